@@ -1,0 +1,51 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+# The first that really runs: a version manager's shim may exist and fail.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+PIP := .venv/bin/python -m pip install -q --disable-pip-version-check
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 14
+
+.PHONY: demo
+demo: .venv/runtime.stamp ## See cache hits and misses, explained, against a local provider
+	@.venv/bin/otel-promptcache demo
+
+.PHONY: test
+test: .venv/dev.stamp ## Run the tests (PYTEST_ARGS="-k name" for some)
+	@scripts/debian-packages.sh
+	.venv/bin/pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: .venv/dev.stamp ## Check style, types and the direction of imports
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy --strict src
+	.venv/bin/lint-imports
+
+.PHONY: bench
+bench: .venv/dev.stamp ## Measure our own time a call
+	@benchmarks/run.sh
+
+.PHONY: clean
+clean: ## Remove everything that make has built
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/created.stamp:
+	@scripts/create-venv.sh "$(PYTHON)" .venv
+	@touch $@
+
+# Stamps: a second call is quick, and a change of the dependencies installs again.
+.venv/runtime.stamp: pyproject.toml | .venv/created.stamp
+	@echo "Installing otel-promptcache into .venv ..."
+	@$(PIP) -e '.[all]'
+	@touch $@
+
+.venv/dev.stamp: pyproject.toml .venv/runtime.stamp
+	@echo "Installing the development tools into .venv ..."
+	@$(PIP) --group dev
+	@touch $@

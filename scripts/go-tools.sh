@@ -1,0 +1,36 @@
+# Shared by the build-*.sh scripts: where built programs are kept, and whether Go can build them.
+# shellcheck shell=bash
+
+# shellcheck disable=SC2034 # the scripts that source this read it
+tools="${OTEL_PROMPTCACHE_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/otel-promptcache/tools}"
+
+# Exit 3 means "cannot be built here", which tests take as a reason to skip.
+cannot() {
+    echo "$(basename "$0"): $*" >&2
+    exit 3
+}
+
+# need_go MAJOR.MINOR
+need_go() {
+    local found
+    command -v go >/dev/null || cannot "Go is not installed (need $1 or newer)"
+    found=$(GOTOOLCHAIN=local go env GOVERSION) || cannot "'go env GOVERSION' fails"
+    found=${found#go}
+    [ "$(printf '%s\n' "$1" "$found" | sort -V | head -n 1)" = "$1" ] ||
+        cannot "Go $found is too old (need $1 or newer)"
+}
+
+# finished BINARY: an earlier run built it, so say where it is and stop.
+finished() {
+    [ -x "$1" ] || return 0
+    echo "$1"
+    exit 0
+}
+
+# keep BUILT TARGET: rename within one file system, so that nobody ever sees half a program.
+keep() {
+    mkdir -p "$(dirname "$2")"
+    cp "$1" "$2.$$"
+    mv "$2.$$" "$2"
+    echo "$2"
+}

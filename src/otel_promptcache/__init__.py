@@ -1,0 +1,19 @@
+"""OpenTelemetry instrumentation that shows what the provider's prompt cache did, why it missed, and what that cost.
+
+>>> import otel_promptcache
+>>> otel_promptcache.instrument()  # doctest: +SKIP
+"""
+
+from otel_promptcache._version import __version__
+from otel_promptcache.api import attribute, conversation, instrument, prompt, route, strategy, uninstrument
+
+__all__ = [
+    "__version__",
+    "attribute",
+    "conversation",
+    "instrument",
+    "prompt",
+    "route",
+    "strategy",
+    "uninstrument",
+]

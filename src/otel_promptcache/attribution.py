@@ -1,0 +1,134 @@
+"""What the application says about its calls: route, conversation, prompt, who they are for.
+
+Each helper is a context manager and a decorator, for plain and async functions alike. The values live in context
+variables, so they follow asyncio tasks and ``contextvars.copy_context`` and never leak into a neighbour.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any, Final, TypeVar, cast
+
+from otel_promptcache.model import Attribution
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_CURRENT: Final[ContextVar[Attribution]] = ContextVar("otel_promptcache_attribution", default=Attribution())
+
+
+def current() -> Attribution:
+    """What has been said in this context."""
+    return _CURRENT.get()
+
+
+class Said:
+    """A statement that holds inside a ``with`` block or a decorated function, plain or async."""
+
+    __slots__ = ("_before", "_changes", "_keys")
+
+    def __init__(self, keys: dict[str, str] | None = None, **changes: str) -> None:
+        self._changes = {name: str(value) for name, value in changes.items()}
+        self._keys = keys
+        self._before: list[Attribution] = []
+
+    def __enter__(self) -> None:
+        before = _CURRENT.get()
+        self._before.append(before)
+        changes: dict[str, Any] = dict(self._changes)
+        if self._keys is not None:
+            changes["keys"] = tuple(sorted((dict(before.keys) | self._keys).items()))
+        _CURRENT.set(before._replace(**changes))
+
+    def __exit__(self, *exc_info: object) -> None:
+        # Set back by value: a generator may be closed in another context, where a token would be refused.
+        _CURRENT.set(self._before.pop())
+
+    def __call__(self, function: F) -> F:
+        fresh = functools.partial(Said, self._keys, **self._changes)  # one call, one block: functions may recurse
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def waiting(*args: Any, **kwargs: Any) -> Any:
+                with fresh():
+                    return await function(*args, **kwargs)
+
+            return cast("F", waiting)
+
+        @functools.wraps(function)
+        def calling(*args: Any, **kwargs: Any) -> Any:
+            with fresh():
+                return function(*args, **kwargs)
+
+        return cast("F", calling)
+
+
+def route(name: str) -> Said:
+    """Names the part of the application that makes the calls inside, in place of what would be found by itself.
+
+    >>> with route("/support/answer"):
+    ...     client.messages.create(...)  # doctest: +SKIP
+    """
+    return Said(route=name)
+
+
+def conversation(identity: str) -> Said:
+    """Names the conversation that the calls inside belong to; exported as ``gen_ai.conversation.id``."""
+    return Said(conversation=identity)
+
+
+def strategy(name: str) -> Said:
+    """Names the caching strategy the calls inside follow, so that strategies can be compared."""
+    return Said(strategy=name)
+
+
+def prompt(name: str, version: str = "") -> Said:
+    """Names the prompt template in use; exported as ``gen_ai.prompt.name`` and ``gen_ai.prompt.version``."""
+    return Said(prompt_name=name, prompt_version=version)
+
+
+def attribute(**keys: str) -> Said:
+    """Says whom the calls inside are for: ``attribute(team="search", tenant="acme", feature="summary")``.
+
+    Inner values are laid over outer ones. ``user`` is exported as a keyed hash only. ``team`` and ``feature`` are
+    metric labels too (``OTEL_PROMPTCACHE_METRIC_KEYS``).
+    """
+    return Said({name: str(value) for name, value in keys.items()})
+
+
+# --- The route where nobody named one -----------------------------------------------------------------------
+
+_LIBRARIES: Final = ("site-packages", "dist-packages")
+_DEEPEST: Final = 64
+
+
+@lru_cache(maxsize=8192)
+def _is_application(filename: str) -> bool:
+    if filename.startswith("<") or any(part in filename for part in _LIBRARIES):
+        return False
+    return not any(filename.startswith(prefix) for prefix in _standard_library())
+
+
+@lru_cache(maxsize=1)
+def _standard_library() -> tuple[str, ...]:
+    import contextlib
+    import os
+
+    here = os.path.dirname(os.path.abspath(__file__))
+    return (os.path.dirname(contextlib.__file__) + os.sep, here + os.sep)
+
+
+def calling_function(depth: int = 1) -> str:
+    """``module:function`` of the innermost frame that is neither ours, nor a library's, nor the interpreter's."""
+    frame = sys._getframe(depth)  # noqa: SLF001
+    for _ in range(_DEEPEST):
+        if _is_application(frame.f_code.co_filename):
+            return f"{frame.f_globals.get('__name__', '?')}:{frame.f_code.co_name}"
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return ""

@@ -1,0 +1,364 @@
+"""The history of one process: a trie of prefixes, bounded as a whole and for each scope.
+
+Nodes lie in one table under a rolling hash of the segment keys, so that recognising a resent conversation is one
+look-up a segment and a new turn adds only its own nodes. A request pins its last node; forgetting the oldest
+requests frees the nodes that nothing else stands on.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import secrets
+import threading
+from collections import OrderedDict, deque
+from typing import Final
+from weakref import WeakValueDictionary
+
+from otel_promptcache.fingerprint import HashKey, canonical
+from otel_promptcache.history import TELLING, Entry, Info, Node, Sent, Sight, Write
+from otel_promptcache.model import Kind, Link, Prompt, Scope, Section, Usage
+from otel_promptcache.providers.rules import Matching, Rules, rules_for
+
+MAX_SCOPES: Final = 4096
+MAX_IDS: Final = 20_000
+MAX_KIN: Final = 8
+SEGMENTS_A_REQUEST: Final = 4
+"""One request is remembered for every so many segments that may be: identical requests add no segments."""
+MAX_LOOKBACK: Final = 512
+"""Segments looked at for one breakpoint: the window counts positions, and a run of tool calls is one of them."""
+_SHARE_OF_ONE_SCOPE: Final = 0.5
+_TRIMMED_TO: Final = 0.9
+"""Forgetting goes a little further than needed, so that it is not done for every request."""
+
+
+class _Branch:
+    """All prefixes of one scope."""
+
+    __slots__ = ("nodes", "root", "sent")
+
+    def __init__(self, root: Node) -> None:
+        self.root = root
+        self.sent: deque[Sent] = deque()
+        self.nodes = 0
+
+
+class Memory:
+    """``History`` in this process. Thread-safe; a fork keeps what was known."""
+
+    def __init__(self, key: HashKey, max_segments: int) -> None:
+        self._key = key
+        self._max = max_segments
+        self._lock = threading.Lock()
+        self._table: dict[int, Node] = {}
+        self._infos: WeakValueDictionary[int, Info] = WeakValueDictionary()
+        self._branches: OrderedDict[Scope, _Branch] = OrderedDict()
+        self._by_id: OrderedDict[str, Sent] = OrderedDict()
+        self._by_site: OrderedDict[tuple[str, str], Sent] = OrderedDict()
+        self._writes: list[tuple[float, int, Write]] = []
+        self._order = itertools.count()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
+
+    def _after_fork(self) -> None:
+        # Another thread may have held the lock when the process was copied. What was paid for belongs to the parent.
+        self._lock = threading.Lock()
+        self._writes = []
+
+    def __len__(self) -> int:
+        """Remembered segments."""
+        return len(self._table)
+
+    def sent(
+        self, prompt: Prompt, scope: Scope, *, now: float, route: str, conversation: str, link: Link | None
+    ) -> Sight:
+        rules = rules_for(scope.provider, scope.model)
+        with self._lock:
+            branch = self._branch(scope)
+            nodes = self._known(branch.root, prompt)
+            sent = Sent(scope, now, link, route, conversation)
+            sight = Sight(sent, nodes, nodes[-1].last if nodes else None)
+            if prompt.previous_id or prompt.conversation_id or conversation:
+                sight.holder = self._holder(prompt, conversation)
+            sight.site = self._by_site.get((route, scope.endpoint))
+            _simulate(sight, prompt, rules, now)
+            self._record(branch, prompt, sight, rules, now)
+            sent.lineage = self._lineage(sight)
+        return sight
+
+    def begun(self, sight: Sight) -> None:
+        sight.sent.readable = True
+        for node, _ in sight.sent.breakpoints:
+            if node.entry is not None:
+                node.entry.readable = True
+
+    def ended(self, sight: Sight, usage: Usage | None, response_id: str, write: Write | None) -> None:
+        sent = sight.sent
+        with self._lock:
+            if response_id:
+                sent.response_id = response_id
+                self._remember_id(response_id, sent)
+            if usage is None or not usage.available:
+                return
+            self._learn(sight, usage)
+            if usage.read:
+                self._mark_read(sight, sent.at)
+            if write is not None and sent.breakpoints:
+                for node, _ in sent.breakpoints:
+                    # An entry that an earlier request already holds is not what this one paid for.
+                    if node.entry is not None and node.entry.write is None and node.length > sight.live:
+                        node.entry.write = write
+                heapq.heappush(self._writes, (write.expires, next(self._order), write))
+
+    def expired_writes(self, now: float) -> list[Write]:
+        unread = []
+        with self._lock:
+            while self._writes and self._writes[0][0] < now:
+                write = heapq.heappop(self._writes)[2]
+                if not write.read:
+                    unread.append(write)
+        return unread
+
+    # --- looking up -----------------------------------------------------------------------------------------
+
+    def _branch(self, scope: Scope) -> _Branch:
+        branch = self._branches.get(scope)
+        if branch is None:
+            names = (scope.provider, scope.endpoint, scope.credential, scope.model, scope.cache_key)
+            branch = self._branches[scope] = _Branch(Node(hash(scope), None, None, self._key.root(*names), -1))
+            while len(self._branches) > MAX_SCOPES:
+                self._forget_all(self._branches.popitem(last=False)[1])
+        else:
+            self._branches.move_to_end(scope)
+        return branch
+
+    def _known(self, root: Node, prompt: Prompt) -> list[Node]:
+        """The nodes of the longest known prefix. The loop that every call runs: one look-up a segment."""
+        table = self._table
+        nodes: list[Node] = []
+        key = root.key
+        for segment in prompt.segments:
+            key = hash((key, segment[0]))
+            node = table.get(key)
+            if node is None:
+                break
+            nodes.append(node)
+        return nodes
+
+    def _holder(self, prompt: Prompt, conversation: str) -> Sent | None:
+        for identity in (prompt.previous_id, prompt.conversation_id, conversation):
+            if identity and (found := self._by_id.get(identity)) is not None and found.leaf is not None:
+                return found
+        return None
+
+    def _lineage(self, sight: Sight) -> str:
+        """The conversation that a request continues, as far as its prompt shows it; else a new one."""
+        if sight.holder is not None:
+            return sight.holder.lineage
+        if sight.previous is not None and sight.shared:
+            info = sight.nodes[sight.shared - 1].info
+            if info is not None and info.section is Section.MESSAGES:
+                return sight.previous.lineage
+        return sight.relative.lineage if sight.relative is not None else secrets.token_hex(8)
+
+    def _remember_id(self, identity: str, sent: Sent) -> None:
+        self._by_id[identity] = sent
+        self._by_id.move_to_end(identity)
+        while len(self._by_id) > MAX_IDS:
+            self._by_id.popitem(last=False)
+
+    # --- recording ------------------------------------------------------------------------------------------
+
+    def _record(self, branch: _Branch, prompt: Prompt, sight: Sight, rules: Rules, now: float) -> None:
+        sent, segments = sight.sent, prompt.segments
+        nodes = sight.nodes
+        for node in nodes:
+            node.last = sent
+        fresh = []
+        kin: dict[int, int] = {}
+        by_identity: dict[int, Sent] = {}
+        relatives: set[int] = set()
+        parent = nodes[-1] if nodes else branch.root
+        for segment in segments[sight.shared :]:
+            info = self._infos.get(segment.key)
+            if info is None:
+                data = canonical(segment)
+                info = Info(self._key.digest(segment.role, data), len(data), segment)
+                self._infos[segment.key] = info
+                fresh.append((info, segment))
+            elif (earlier := info.last) is not None and earlier.leaf is not None:
+                # What is long is telling; that everybody says "yes" is not.
+                kin[id(earlier)] = kin.get(id(earlier), 0) + info.size
+                by_identity[id(earlier)] = earlier
+                if segment.section is Section.MESSAGES and info.size >= TELLING:
+                    relatives.add(id(earlier))
+            info.last = sent
+            node = Node(
+                hash((parent.key, segment.key)),
+                parent,
+                info,
+                self._key.chain(parent.chain, info.digest),
+                segment.element,
+            )
+            self._table[node.key] = node
+            parent.refs += 1
+            branch.nodes += 1
+            node.last = sent
+            nodes.append(node)
+            parent = node
+        if fresh:
+            sight.fresh = fresh
+        if kin:
+            sight.kin = tuple(
+                by_identity[identity] for identity in sorted(kin, key=kin.__getitem__, reverse=True)[:MAX_KIN]
+            )
+            sight.relative = next((one for one in sight.kin if id(one) in relatives), None)
+        sent.leaf = parent
+        parent.refs += 1
+        if rules.matching is Matching.BREAKPOINT:
+            places = []
+            for place in prompt.breakpoints:
+                if 0 < place.length <= len(nodes):
+                    node = nodes[place.length - 1]
+                    places.append((node, place.ttl))
+                    if node.entry is None or not node.entry.alive(now):
+                        node.entry = Entry(place.ttl, now)
+            sent.breakpoints = tuple(places)
+        branch.sent.append(sent)
+        self._by_site[(sent.route, sent.scope.endpoint)] = sent
+        self._by_site.move_to_end((sent.route, sent.scope.endpoint))
+        while len(self._by_site) > MAX_SCOPES:
+            self._by_site.popitem(last=False)
+        for identity in (prompt.conversation_id, sent.conversation):
+            if identity:
+                self._remember_id(identity, sent)
+        self._trim(branch)
+
+    def _learn(self, sight: Sight, usage: Usage) -> None:
+        """Takes token counts over to the nodes they belong to."""
+        sent = sight.sent
+        sent.total = usage.input_total
+        if usage.read is not None or usage.write is not None:
+            sent.cached = (usage.read or 0) + (usage.write or 0)
+        if sent.leaf is not None and usage.input_total and not sight.holder:
+            sent.leaf.tokens = usage.input_total
+        if sent.breakpoints:
+            if sent.cached:
+                last = max((node for node, _ in sent.breakpoints), key=lambda node: node.length)
+                if not sight.holder:
+                    last.tokens = sent.cached
+                    if usage.read and 0 < sight.live < last.length:
+                        # What was read ends exactly at the entry that matched.
+                        sight.nodes[sight.live - 1].tokens = usage.read
+            else:
+                # Nothing read, nothing written: the provider stored nothing for this request.
+                for node, _ in sent.breakpoints:
+                    if node.entry is not None and node.entry.used == sent.at:
+                        node.entry = None
+
+    def _mark_read(self, sight: Sight, at: float) -> None:
+        """Reading keeps entries alive, and pays for their writes."""
+        for node in sight.nodes[: sight.live]:
+            if node.entry is not None:
+                node.entry.used = max(node.entry.used, at)
+                if node.entry.write is not None:
+                    node.entry.write.read = True
+
+    # --- forgetting -----------------------------------------------------------------------------------------
+
+    def _trim(self, branch: _Branch) -> None:
+        share = int(self._max * _SHARE_OF_ONE_SCOPE)
+        if branch.nodes > share:
+            self._forget(branch, int(share * _TRIMMED_TO))
+        if len(branch.sent) > share // SEGMENTS_A_REQUEST:
+            self._release(branch, branch.sent.popleft())
+        if len(self._table) > self._max:
+            # The scope that holds most gives way first, whoever came last.
+            while len(self._table) > self._max * _TRIMMED_TO:
+                largest = max(self._branches.values(), key=lambda one: one.nodes)
+                if not self._forget(largest, largest.nodes - max(1, int(self._max * (1 - _TRIMMED_TO)))):
+                    break
+
+    def _forget(self, branch: _Branch, target: int) -> bool:
+        """Forgets the oldest requests of a scope until it has ``target`` nodes; False when there was nothing to."""
+        before = branch.nodes
+        while branch.nodes > target and branch.sent:
+            self._release(branch, branch.sent.popleft())
+        return branch.nodes < before
+
+    def _forget_all(self, branch: _Branch) -> None:
+        while branch.sent:
+            self._release(branch, branch.sent.popleft())
+
+    def _release(self, branch: _Branch, sent: Sent) -> None:
+        node = sent.leaf
+        sent.leaf = None
+        sent.breakpoints = ()
+        while node is not None and node.parent is not None:
+            node.refs -= 1
+            if node.refs > 0:
+                return
+            self._table.pop(node.key, None)
+            branch.nodes -= 1
+            node.last = None
+            node.entry = None
+            node = node.parent
+
+
+def _simulate(sight: Sight, prompt: Prompt, rules: Rules, now: float) -> None:
+    """Fills in what this request may read, by the rules, from what earlier ones left."""
+    if rules.matching is Matching.PREFIX:
+        _simulate_prefix(sight, prompt, rules, now)
+        return
+    for place in prompt.breakpoints:
+        _look_back(sight, prompt, place.length, rules.lookback, now)
+    if sight.previous is not None:
+        # What the newest request with this prefix marked, but no window reached.
+        for node, _ in sight.previous.breakpoints:
+            if sight.live < node.length <= sight.shared and node.entry is not None and prompt.breakpoints:
+                if not node.entry.alive(now):
+                    sight.expired = max(sight.expired, node.length)
+                elif node.entry.readable:
+                    sight.beyond = max(sight.beyond, node.length)
+
+
+def _look_back(sight: Sight, prompt: Prompt, start: int, window: int, now: float) -> None:
+    """Searches from one breakpoint backwards for an entry, at most ``window`` positions, itself the first."""
+    position = 0
+    kind = None
+    for length in range(start, max(0, start - MAX_LOOKBACK), -1):
+        segment = prompt.segments[length - 1]
+        # A run of tool calls, and a run of their results, is one position.
+        if not (segment.kind is kind and kind in (Kind.TOOL_USE, Kind.TOOL_RESULT)):
+            position += 1
+            if window and position > window:
+                return
+        kind = segment.kind
+        if length > sight.shared:
+            continue
+        entry = sight.nodes[length - 1].entry
+        if entry is None:
+            continue
+        if not entry.alive(now):
+            sight.expired = max(sight.expired, length)
+        elif not entry.readable:
+            sight.pending = max(sight.pending, length)
+        else:
+            sight.live = max(sight.live, length)
+            return
+
+
+def _simulate_prefix(sight: Sight, prompt: Prompt, rules: Rules, now: float) -> None:
+    ttl = prompt.retention or rules.ttl
+    for length in range(sight.shared, 0, -1):
+        last = sight.nodes[length - 1].last
+        if last is None:
+            continue
+        if now - last.at > ttl:
+            sight.expired = max(sight.expired, length)
+        elif not last.readable:
+            sight.pending = max(sight.pending, length)
+        else:
+            sight.live = length
+            break

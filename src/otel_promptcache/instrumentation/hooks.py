@@ -1,0 +1,175 @@
+"""What is done at the three points that all calls of both SDKs pass.
+
+``request``: the life of the logical call. ``_build_request``: the prepared body, once an attempt.
+``_process_response``: the response of the attempt that succeeded. The last two are one function for sync and
+async clients; the first has a shell for each around the same ``Frame``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar, Token
+from typing import Any
+
+from opentelemetry import context, trace
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+
+from otel_promptcache.instrumentation.tap import tap
+from otel_promptcache.observer import Call, Observer
+from otel_promptcache.providers import dialect_for
+
+_frame: ContextVar[Frame | None] = ContextVar("otel_promptcache_frame", default=None)
+
+_observer: Observer | None = None
+
+
+def set_observer(observer: Observer | None) -> None:
+    """Says who is told of calls; None for nobody, which makes every hook a plain pass-through."""
+    global _observer
+    _observer = observer
+
+
+class Frame:
+    """One run of an SDK's ``request``: the call it makes, if it is one of ours, and what to undo at its end."""
+
+    __slots__ = ("_attached", "_token", "call", "tapped")
+
+    def __init__(self, call: Call | None) -> None:
+        self.call = call
+        self.tapped = False
+        self._attached: Any = None
+        # Requests that carry no prompt have a frame too: within a middleware they hide the outer call.
+        self._token: Token[Frame | None] = _frame.set(self)
+
+    def attach(self, span: trace.Span) -> None:
+        """Makes our span current until the request returns, for spans below it and for propagation."""
+        if self._attached is None:
+            self._attached = context.attach(trace.set_span_in_context(span))
+
+    def leave(self, error: BaseException | None) -> None:
+        """The request returned or raised."""
+        if self._attached is not None:
+            _restore(self._attached)
+            self._attached = None
+        try:
+            _frame.reset(self._token)
+        except ValueError:  # resumed in another context, which never saw this frame
+            _frame.set(None)
+        call = self.call
+        if call is None:
+            return
+        if isinstance(error, Exception):
+            call.failed(error_type(error))
+        elif error is not None or not self.tapped:
+            call.finished()
+
+
+def _restore(token: Any) -> None:
+    """Undoes an attach. ``context.detach`` logs a traceback where another context has taken over; we say nothing."""
+    from opentelemetry.context import _RUNTIME_CONTEXT
+
+    with contextlib.suppress(Exception):
+        _RUNTIME_CONTEXT.detach(token)
+
+
+def error_type(error: BaseException) -> str:
+    """The provider's own error type where the SDK's exception has one, else the exception's qualified class."""
+    kind = getattr(error, "type", None)
+    if isinstance(kind, str) and kind:
+        return kind
+    module = type(error).__module__.partition(".")[0]
+    name = type(error).__qualname__
+    return name if module == "builtins" else f"{module}.{name}"
+
+
+def _enter(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Frame | None:
+    """A frame for a request that is about to be made; None when nothing is to be observed at all."""
+    observer = _observer
+    if observer is None:
+        return None
+    try:
+        options = kwargs["options"] if "options" in kwargs else args[1]
+        dialect = dialect_for(options.url) if options.method.lower() == "post" else None
+        if dialect is None or not is_instrumentation_enabled():
+            return Frame(None)
+        return Frame(observer.open(dialect))
+    except Exception as error:
+        observer.trouble("hook", error)
+        return None
+
+
+def request(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Around ``SyncAPIClient.request``."""
+    frame = _enter(args, kwargs)
+    if frame is None:
+        return wrapped(*args, **kwargs)
+    try:
+        result = wrapped(*args, **kwargs)
+    except BaseException as error:
+        frame.leave(error)
+        raise
+    frame.leave(None)
+    return result
+
+
+async def async_request(
+    wrapped: Callable[..., Awaitable[Any]], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Around ``AsyncAPIClient.request``."""
+    frame = _enter(args, kwargs)
+    if frame is None:
+        return await wrapped(*args, **kwargs)
+    try:
+        result = await wrapped(*args, **kwargs)
+    except BaseException as error:
+        frame.leave(error)
+        raise
+    frame.leave(None)
+    return result
+
+
+def build_request(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Around ``BaseClient._build_request``, which makes the HTTP request of one attempt, in sync and async clients."""
+    made = wrapped(*args, **kwargs)
+    frame = _frame.get()
+    if frame is not None and frame.call is not None:
+        try:
+            _prepared(frame, made, kwargs["options"] if "options" in kwargs else args[0])
+        except Exception as error:
+            frame.call.observer.trouble("hook", error)
+    return made
+
+
+def _prepared(frame: Frame, made: Any, options: Any) -> None:
+    call = frame.call
+    if call is None:
+        return
+    body = options.json_data
+    extra = getattr(options, "extra_json", None)
+    if not isinstance(body, Mapping):
+        body = {}
+    if extra:
+        body = {**body, **extra}
+    url, headers = made.url, made.headers
+    credential = headers.get("x-api-key") or headers.get("api-key") or headers.get("authorization") or ""
+    call.prepared(body, url.host, url.port or (443 if url.scheme == "https" else 80), credential)
+    own = call.recorder.own if call.recorder is not None else None
+    if isinstance(own, trace.Span):
+        frame.attach(own)
+
+
+def process_response(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Around ``_process_response`` of both clients: looks before the SDK does, then hands on.
+
+    The async method's coroutine is returned as it is, so one function serves both.
+    """
+    frame = _frame.get()
+    if frame is not None and frame.call is not None:
+        try:
+            response = kwargs.get("response")
+            if response is not None:
+                frame.tapped = tap(response, frame.call)
+        except Exception as error:
+            frame.call.observer.trouble("tap", error)
+    return wrapped(*args, **kwargs)

@@ -1,0 +1,130 @@
+"""The one table of what is patched. Applied forwards, taken back backwards; a missing target is skipped and named."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import wrapt
+
+from otel_promptcache.instrumentation import hooks
+
+log = logging.getLogger("otel_promptcache")
+
+
+class Patch(NamedTuple):
+    """One target. ``since`` is the oldest version in which it was seen."""
+
+    sdk: str
+    module: str
+    target: str
+    hook: Callable[..., Any]
+    since: str
+
+
+def _stainless(sdk: str, since: str) -> tuple[Patch, ...]:
+    """Both SDKs come from one generator and keep one base client for every method and platform class."""
+    module = f"{sdk}._base_client"
+    return (
+        Patch(sdk, module, "SyncAPIClient.request", hooks.request, since),
+        Patch(sdk, module, "AsyncAPIClient.request", hooks.async_request, since),
+        Patch(sdk, module, "BaseClient._build_request", hooks.build_request, since),
+        Patch(sdk, module, "SyncAPIClient._process_response", hooks.process_response, since),
+        Patch(sdk, module, "AsyncAPIClient._process_response", hooks.process_response, since),
+    )
+
+
+PATCHES: Final[tuple[Patch, ...]] = (*_stainless("anthropic", "0.79"), *_stainless("openai", "1.109"))
+SDKS: Final = tuple(dict.fromkeys(patch.sdk for patch in PATCHES))
+
+_MARK: Final = "_self_promptcache_hook"
+_lock = threading.RLock()
+_wanted: set[str] = set()
+"""SDKs that are to be observed. A hook that others have wrapped cannot be taken out, but it stops here."""
+
+
+def module_of(sdk: str) -> str:
+    """The module whose import makes an SDK ready to be patched."""
+    return next(patch.module for patch in PATCHES if patch.sdk == sdk)
+
+
+def _locate(patch: Patch) -> tuple[Any, str, Any] | None:
+    """Owner, attribute and what is there; None where this version has no such thing."""
+    owner: Any = sys.modules.get(patch.module)
+    *classes, attribute = patch.target.split(".")
+    for name in classes:
+        owner = getattr(owner, name, None)
+    # Looked up on the class itself: a target inherited from a patched base must not be wrapped twice.
+    found = vars(owner).get(attribute) if isinstance(owner, type) else None
+    return None if found is None else (owner, attribute, found)
+
+
+def applied(patch: Patch) -> bool:
+    """Whether our hook stands at a target now, under whatever others put around it."""
+    place = _locate(patch)
+    found = place[2] if place else None
+    for _ in range(16):
+        if found is None:
+            return False
+        if getattr(found, _MARK, None) is patch.hook:
+            return True
+        found = getattr(found, "__wrapped__", None)
+    return False
+
+
+def missing(sdk: str) -> list[Patch]:
+    """Targets that the imported version of an SDK lacks."""
+    return [patch for patch in PATCHES if patch.sdk == sdk and _locate(patch) is None]
+
+
+def instrument(sdk: str) -> None:
+    """Patches an SDK now if it is imported, else as soon as it is. Idempotent."""
+    with _lock:
+        if sdk in _wanted:
+            return
+        _wanted.add(sdk)
+    wrapt.register_post_import_hook(lambda _: _apply(sdk), module_of(sdk))
+
+
+def uninstrument(sdk: str) -> None:
+    """Takes our hooks out again, the last one first."""
+    with _lock:
+        _wanted.discard(sdk)
+        for patch in reversed(PATCHES):
+            place = _locate(patch) if patch.sdk == sdk else None
+            if place is not None and getattr(place[2], _MARK, None) is patch.hook:
+                owner, attribute, found = place
+                # A wrapper of somebody else's stays, with our inert one inside it.
+                if type(found) is wrapt.FunctionWrapper and vars(owner).get(attribute) is found:
+                    setattr(owner, attribute, found.__wrapped__)
+
+
+def _apply(sdk: str) -> None:
+    with _lock:
+        if sdk not in _wanted:
+            return
+        for patch in PATCHES:
+            if patch.sdk != sdk or applied(patch):
+                continue
+            place = _locate(patch)
+            if place is not None:
+                owner, attribute, found = place
+                wrapper = wrapt.FunctionWrapper(found, patch.hook, enabled=functools.partial(_enabled, sdk))
+                setattr(wrapper, _MARK, patch.hook)
+                setattr(owner, attribute, wrapper)
+        absent = missing(sdk)
+    if absent:
+        log.warning(
+            "otel-promptcache: this version of %s has no %s; its calls are observed in part or not at all. "
+            "`otel-promptcache doctor` lists versions that are known to work",
+            sdk,
+            ", ".join(patch.target for patch in absent),
+        )
+
+
+def _enabled(sdk: str) -> bool:
+    return sdk in _wanted

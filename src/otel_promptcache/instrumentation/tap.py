@@ -1,0 +1,322 @@
+"""Watching a response's bytes on their way to the application.
+
+Nothing that the caller holds is replaced but ``response.stream``, by an object that is the same kind of stream and
+passes every byte on untouched. SDK streams, helpers, ``close()``, ``break``, cancellation and garbage collection
+therefore work as they do without us.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import zlib
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
+from functools import lru_cache
+from typing import Any, Final
+
+from otel_promptcache.observer import Call
+
+MAX_BODY: Final = 4 * 2**20
+"""Bytes of a body that is no event stream, or of a single event, that are kept for reading."""
+
+_EVENT_STREAM: Final = "event-stream"
+_USAGE: Final = b'"usage"'
+_ERROR: Final = b'"error"'
+_INTERESTING: Final = (_USAGE, _ERROR)
+_NULL: Final = b"null"
+
+
+class Reader:
+    """Reads usage out of a response body while it passes. No method raises; each is told once."""
+
+    __slots__ = (
+        "_call",
+        "_done",
+        "_event_stream",
+        "_first",
+        "_held",
+        "_inflate",
+        "_parts",
+        "_size",
+        "_state",
+        "idle",
+    )
+
+    def __init__(self, call: Call, content_type: str, encoding: str) -> None:
+        self._call = call
+        self._event_stream = _EVENT_STREAM in content_type
+        self._inflate = inflater(encoding)
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._held = 0
+        self._state: dict[str, Any] = {}
+        self._first = True
+        self._done = False
+        self.idle = False
+        """True while a chunk of whole lines without usage or error needs no look."""
+
+    def feed(self, chunk: bytes) -> None:
+        """Bytes as they came over the network."""
+        if self._done:
+            return
+        try:
+            if self._first:
+                self._call.begun(streaming=self._event_stream)
+            if self._inflate is not None:
+                chunk = self._inflate(chunk)
+            if self._event_stream:
+                self._watch(chunk)
+            elif self._size <= MAX_BODY:
+                self._parts.append(chunk)
+                self._size += len(chunk)
+        except Exception as error:
+            self._give_up(error)
+        self.idle = self._event_stream and not self._first and self._inflate is None and not self._parts
+
+    def _watch(self, chunk: bytes) -> None:
+        """Looks for usage and errors in whole lines; an unfinished line waits for its end."""
+        cut = chunk.rfind(b"\n") + 1
+        if not cut:
+            self._hold(chunk)
+            return
+        if self._parts:
+            self._parts.append(chunk[:cut])
+            lines = b"".join(self._parts)
+            self._parts.clear()
+            self._held = 0
+        else:
+            lines = chunk
+            if cut != len(chunk):
+                lines = chunk[:cut]
+        if cut != len(chunk):
+            self._hold(chunk[cut:])
+        if self._first:
+            self._first = not self._read_first(lines)
+        elif _USAGE in lines or _ERROR in lines:
+            self._read(lines)
+
+    def _hold(self, part: bytes) -> None:
+        self._held += len(part)
+        if self._held <= MAX_BODY:
+            self._parts.append(part)
+        else:  # an event beyond all measure: what is kept of it would not parse
+            self._parts.clear()
+
+    def _read_first(self, lines: bytes) -> bool:
+        """The first event names the response's id and model, whether or not it has usage."""
+        start = lines.find(b"data:")
+        if start < 0:
+            return False
+        self._event(lines[start:].partition(b"\n")[0])
+        rest = lines[start:].partition(b"\n")[2]
+        if _USAGE in rest or _ERROR in rest:
+            self._read(rest)
+        return True
+
+    def _read(self, lines: bytes) -> None:
+        for line in lines.splitlines():
+            if any(_says(line, name) for name in _INTERESTING):
+                self._event(line)
+
+    def _event(self, line: bytes) -> None:
+        if line.startswith(b"data:"):
+            line = line[5:]
+        try:
+            document = json.loads(line)
+        except ValueError:
+            return  # [DONE], a comment, or a line that only looks like one
+        if isinstance(document, dict):
+            answer = self._call.dialect.event(document, self._state)
+            if answer is not None:
+                self._call.answered(answer)
+
+    def complete(self) -> None:
+        """The body has been read to its end."""
+        if self._done:
+            return
+        try:
+            rest = b"".join(self._parts)
+            self._parts.clear()
+            if self._event_stream:
+                if rest:
+                    self._read(rest)
+            elif self._size <= MAX_BODY:
+                self._whole(rest)
+            self._call.complete()
+        except Exception as error:
+            self._give_up(error)
+
+    def _whole(self, body: bytes) -> None:
+        document = parsed(body)
+        if isinstance(document, dict):
+            self._call.answered(self._call.dialect.answer(document))
+
+    def loaded(self, body: bytes) -> None:
+        """An event stream that is there already, decoded."""
+        self.feed(body)
+        self.complete()
+
+    def finished(self) -> None:
+        """Read to the end, closed, dropped: nothing more will come."""
+        if not self._done:
+            self._done = True
+            self._call.finished()
+
+    def failed(self, error: BaseException) -> None:
+        """Reading failed. Anything but an ``Exception`` is the application's own will to stop."""
+        if not self._done:
+            self._done = True
+            if isinstance(error, Exception):
+                self._call.failed(type(error).__name__)
+            else:
+                self._call.finished()
+
+    def _give_up(self, error: Exception) -> None:
+        self._event_stream, self._size = False, MAX_BODY + 1
+        self._parts.clear()
+        if not isinstance(error, zlib.error):
+            self._call.observer.trouble("tap", error)
+
+
+def parsed(body: bytes) -> object:
+    """The body as JSON, None for a proxy's page or half a body: the application will say what it thinks of it."""
+    if len(body) > MAX_BODY:
+        return None
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _says(line: bytes, name: bytes) -> bool:
+    """Whether a field of this name has a value other than null somewhere in the line."""
+    at = line.find(name)
+    while at >= 0:
+        value = line[at + len(name) : at + len(name) + 8].lstrip(b" :")
+        if not value.startswith(_NULL):
+            return True
+        at = line.find(name, at + len(name))
+    return False
+
+
+def inflater(encoding: str) -> Callable[[bytes], bytes] | None:
+    """A private decoder for a content encoding, None for plain bytes. Unknown encodings decode to nothing."""
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return None
+    if encoding in ("gzip", "x-gzip", "deflate"):
+        return zlib.decompressobj(wbits=47).decompress
+    if encoding == "br":
+        brotli = sys.modules.get("brotli") or sys.modules.get("brotlicffi")
+        if brotli is not None:
+            decoder = brotli.Decompressor()
+            return getattr(decoder, "process", None) or decoder.decompress  # type: ignore[no-any-return]
+    if encoding == "zstd":
+        zstandard = sys.modules.get("zstandard")
+        if zstandard is not None:
+            return zstandard.ZstdDecompressor().decompressobj().decompress  # type: ignore[no-any-return]
+    return lambda _: b""
+
+
+# --- The stream in between ----------------------------------------------------------------------------------
+
+
+class Tapped:
+    """Passes a byte stream on and shows each chunk to a ``Reader``. Mixed with the inner stream's own base classes."""
+
+    _promptcache_inner: Any
+    _promptcache_reader: Reader
+
+    def __init__(self, inner: Any, reader: Reader) -> None:
+        self._promptcache_inner = inner
+        self._promptcache_reader = reader
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_promptcache"):
+            raise AttributeError(name)
+        return getattr(self._promptcache_inner, name)
+
+    def __iter__(self) -> Iterator[bytes]:
+        reader = self._promptcache_reader
+        feed = reader.feed
+        chunks = iter(self._promptcache_inner)
+        try:
+            for chunk in chunks:
+                # Said in place: this is all that most chunks of a stream cost.
+                if not reader.idle or _USAGE in chunk or _ERROR in chunk or chunk[-1:] != b"\n":
+                    feed(chunk)
+                yield chunk
+            reader.complete()
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            reader.failed(error)
+            raise
+        finally:
+            close = getattr(chunks, "close", None)
+            if close is not None:
+                close()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        reader = self._promptcache_reader
+        feed = reader.feed
+        chunks = self._promptcache_inner.__aiter__()
+        try:
+            async for chunk in chunks:
+                # Said in place: this is all that most chunks of a stream cost.
+                if not reader.idle or _USAGE in chunk or _ERROR in chunk or chunk[-1:] != b"\n":
+                    feed(chunk)
+                yield chunk
+            reader.complete()
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            reader.failed(error)
+            raise
+        finally:
+            close = getattr(chunks, "aclose", None)
+            if close is not None:
+                await close()
+
+    def close(self) -> None:
+        try:
+            self._promptcache_inner.close()
+        finally:
+            self._promptcache_reader.finished()
+
+    async def aclose(self) -> None:
+        try:
+            await self._promptcache_inner.aclose()
+        finally:
+            self._promptcache_reader.finished()
+
+    def __del__(self) -> None:
+        reader = self.__dict__.get("_promptcache_reader")
+        if reader is not None:
+            reader.finished()
+
+
+_BASES: Final = ("SyncByteStream", "AsyncByteStream")
+
+
+@lru_cache(maxsize=64)
+def _tapped_class(kind: type) -> type:
+    """``Tapped`` with the HTTP library's stream classes as bases, taken by name: httpx, httpx2 or a fork of them."""
+    bases = tuple(base for base in kind.__mro__ if base.__name__ in _BASES)
+    return type("Tapped" + kind.__name__, (Tapped, *bases), {})
+
+
+def tap(response: Any, call: Call) -> bool:
+    """Watches a response; True when its body is still to come, so that the call ends with the body."""
+    headers = response.headers
+    content_type = headers.get("content-type", "")
+    if response.is_closed:
+        if _EVENT_STREAM in content_type:
+            Reader(call, content_type, "").loaded(response.content)
+        else:
+            call.loaded(parsed(response.content))
+        return False
+    reader = Reader(call, content_type, headers.get("content-encoding", ""))
+    kind: Hashable = type(response.stream)
+    response.stream = _tapped_class(kind)(response.stream, reader)
+    return True

@@ -1,0 +1,259 @@
+"""The neutral values that everything right of the provider adapters works on.
+
+Nothing here knows a provider's field names, and nothing here knows OpenTelemetry. Values are named tuples:
+immutable, and made in a fraction of the time that a frozen dataclass takes, which counts because every call makes a
+dozen of them and a long conversation hundreds.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import IntEnum
+from typing import NamedTuple
+
+from otel_promptcache.semconv import Cause, Reason, Status
+
+
+class Section(IntEnum):
+    """Parts of a prompt, in the order in which every provider renders them; parameters may stand anywhere."""
+
+    PARAMETERS = 0
+    TOOLS = 1
+    SYSTEM = 2
+    HELD = 3
+    """History that the server holds; only its id is on the wire."""
+    MESSAGES = 4
+
+
+class Kind(IntEnum):
+    """What one segment is."""
+
+    TEXT = 0
+    TOOL = 1
+    TOOL_USE = 2
+    TOOL_RESULT = 3
+    REASONING = 4
+    IMAGE = 5
+    DOCUMENT = 6
+    AUDIO = 7
+    PARAMETER = 8
+    HELD = 9
+    OTHER = 10
+
+
+class Segment(NamedTuple):
+    """One element of the prompt, in the provider's own cache order.
+
+    ``key`` is the fast process-local hash of ``(role, canonical value)``; equal content has equal keys in one
+    process. ``value`` is the wire value itself (cache marker included) and lives no longer than the call.
+    ``element`` counts within the section (tool, system block, message), ``item`` within the element
+    (-1: the element is not a list of parts).
+    """
+
+    key: int
+    section: Section
+    kind: Kind
+    element: int
+    item: int
+    role: str
+    value: object
+
+
+class Breakpoint(NamedTuple):
+    """A place where the provider stores an entry: after ``length`` segments, for ``ttl`` seconds."""
+
+    length: int
+    ttl: int
+    explicit: bool
+
+
+class Scope(NamedTuple):
+    """What must be equal for two requests to share cache entries at all."""
+
+    provider: str
+    endpoint: str
+    credential: str
+    model: str
+    cache_key: str
+
+
+class Prompt(NamedTuple):
+    """A request as ordered segments. ``dialect`` names the adapter that made it."""
+
+    dialect: str
+    model: str
+    segments: list[Segment]
+    breakpoints: tuple[Breakpoint, ...]
+    automatic: bool
+    """Whether this request asks for, or the provider applies, caching without explicit markers."""
+    cache_key: str = ""
+    retention: int | None = None
+    """Lifetime in seconds that the request asks for, where it does."""
+    previous_id: str = ""
+    """Response that the server continues from (its history is not on the wire)."""
+    conversation_id: str = ""
+    stream: bool = False
+    max_tokens: int | None = None
+    text_only: bool = True
+    truncated: bool = False
+    """True when the prompt was beyond our limits and the fingerprint covers only its beginning."""
+
+
+class Usage(NamedTuple):
+    """Token classes of one call. ``None`` is *not reported*, which is not zero.
+
+    ``input_total`` includes read and write on every provider. ``write_by_ttl`` maps a lifetime in seconds to the
+    tokens written for it; ``write`` is the total by the last cumulative report, so that the difference is the
+    part whose lifetime the provider did not name.
+    """
+
+    input_total: int | None = None
+    read: int | None = None
+    write: int | None = None
+    output: int | None = None
+    reasoning: int | None = None
+    write_by_ttl: tuple[tuple[int, int], ...] = ()
+    tier: str = ""
+    speed: str = ""
+    geo: str = ""
+    processing: str = ""
+    web_searches: int = 0
+
+    @property
+    def available(self) -> bool:
+        return self.input_total is not None
+
+    @property
+    def uncached(self) -> int:
+        """Input neither read nor written, never negative."""
+        return max(0, (self.input_total or 0) - (self.read or 0) - (self.write or 0))
+
+
+class Answer(NamedTuple):
+    """What a response says about itself, beside its usage."""
+
+    usage: Usage | None
+    response_id: str = ""
+    model: str = ""
+    native: tuple[tuple[str, str | int], ...] = ()
+    """The provider's own cache verdict, verbatim, as (field, value)."""
+    error_type: str = ""
+    """Set when the body is an error although the HTTP status is not."""
+    finish_reasons: tuple[str, ...] = ()
+
+
+class Cost(NamedTuple):
+    """USD of one call, by token class, exact."""
+
+    read: Decimal
+    write: Decimal
+    uncached: Decimal
+    output: Decimal
+    without_cache: Decimal
+    version: str
+    estimated: bool = False
+    read_price: Decimal = Decimal(0)
+    """USD a read token at this call's size, tier and date."""
+    fresh_price: Decimal = Decimal(0)
+    """USD an uncached token."""
+    write_price: Decimal = Decimal(0)
+    """USD a token written at the shortest lifetime."""
+
+    @property
+    def total(self) -> Decimal:
+        return self.read + self.write + self.uncached + self.output
+
+    @property
+    def saving(self) -> Decimal:
+        return self.without_cache - self.total
+
+
+class Link(NamedTuple):
+    """The request this one should have matched, as ids for a span link."""
+
+    trace_id: int
+    span_id: int
+
+
+class Diagnosis(NamedTuple):
+    """What the cache did, and why. ``place`` is the first differing segment (it may be one that is gone)."""
+
+    status: Status
+    reason: Reason | None = None
+    cause: Cause | None = None
+    place: Segment | None = None
+    line: int | None = None
+    expected: int | None = None
+    lost: int = 0
+    link: Link | None = None
+
+
+class Fingerprint(NamedTuple):
+    """Exportable identity of a prompt: hexadecimal keyed digests only."""
+
+    prefix_id: str
+    chain: str
+    sections: tuple[str, ...]
+    key_id: str
+
+
+class Attribution(NamedTuple):
+    """Who the call belongs to, as the application said."""
+
+    route: str = ""
+    conversation: str = ""
+    strategy: str = ""
+    prompt_name: str = ""
+    prompt_version: str = ""
+    keys: tuple[tuple[str, str], ...] = ()
+
+
+class Observation:
+    """Everything known about one call, filled in as it goes. What is not known keeps the class's default."""
+
+    usage: Usage | None = None
+    cost: Cost | None = None
+    diagnosis: Diagnosis | None = None
+    fingerprint: Fingerprint | None = None
+    attribution: Attribution = Attribution()
+    conversation: str = ""
+    lineage: str = ""
+    path: str = ""
+    hit_depth: float | None = None
+    lost_usd: Decimal | None = None
+    native: tuple[tuple[str, str | int], ...] = ()
+    response_model: str = ""
+    response_id: str = ""
+    finish_reasons: tuple[str, ...] = ()
+    error_type: str = ""
+    first_chunk: float | None = None
+    """Seconds from the request to the first bytes of a stream."""
+    duration: float | None = None
+    """Seconds from the request to the end of the body."""
+    attempts: int = 1
+    max_tokens: int | None = None
+    text_only: bool = True
+    write_ttls: tuple[int, ...] = ()
+    """Lifetimes in seconds that the request's breakpoints ask for."""
+
+    def __init__(
+        self,
+        *,
+        call_id: str,
+        dialect: str,
+        provider: str,
+        endpoint: str,
+        port: int,
+        model: str,
+        stream: bool,
+        at: float,
+    ) -> None:
+        self.call_id = call_id
+        self.dialect = dialect
+        self.provider = provider
+        self.endpoint = endpoint
+        self.port = port
+        self.model = model
+        self.stream = stream
+        self.at = at
+        """POSIX seconds at which the request was made."""

@@ -1,0 +1,234 @@
+"""Anthropic Messages: wire request to ``Prompt``, wire response to ``Answer``.
+
+Cache order is tools, system, messages (platform.claude.com/docs/en/build-with-claude/prompt-caching, 2026-09).
+Parameters stand where a change of theirs cuts the prefix, by the invalidation table of the same page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from otel_promptcache.model import Answer, Breakpoint, Kind, Prompt, Section, Segment, Usage
+from otel_promptcache.providers._wire import Builder, as_list, count, mapping, string, text_of
+from otel_promptcache.providers.rules import HOUR, MINUTE, TTL_SECONDS
+
+name: Final = "anthropic"
+provider: Final = "anthropic"
+
+_TEXT: Final = frozenset({"text"})
+_KINDS: Final[dict[str, Kind]] = {
+    "text": Kind.TEXT,
+    "tool_use": Kind.TOOL_USE,
+    "server_tool_use": Kind.TOOL_USE,
+    "tool_result": Kind.TOOL_RESULT,
+    "thinking": Kind.REASONING,
+    "redacted_thinking": Kind.REASONING,
+    "image": Kind.IMAGE,
+    "document": Kind.DOCUMENT,
+}
+_DEFAULTS: Final[dict[str, object]] = {
+    # An explicit default is the same request as the field left out.
+    "tool_choice": {"type": "auto"},
+    "thinking": {"type": "disabled"},
+    "speed": "standard",
+}
+
+_BEFORE_MESSAGES: Final = frozenset({"tool_choice", "thinking", "output_config", "output_format"})
+
+
+def handles(path: str) -> bool:
+    """Whether a request path is a Messages call (and not ``/count_tokens`` or ``/batches``)."""
+    return path.endswith("/v1/messages")
+
+
+def prompt(body: Mapping[str, Any]) -> Prompt:
+    """The request body as a prompt. Never modifies it; whatever it does not know becomes an opaque segment."""
+    built = Builder()
+    marks: list[Breakpoint] = []
+
+    def mark(block: object) -> None:
+        if type(block) is dict and (control := block.get("cache_control")) is not None:
+            marks.append(Breakpoint(len(built.segments), _ttl(control), True))
+
+    for index, tool in enumerate(as_list(body.get("tools"))):
+        built.block(Section.TOOLS, index, -1, "tool", tool, Kind.TOOL)
+        mark(tool)
+    if "speed" in body:
+        _parameter(built, "speed", body["speed"])
+
+    system = body.get("system")
+    if type(system) is str:
+        built.text(Section.SYSTEM, 0, -1, "system", system)
+    else:
+        for index, block in enumerate(as_list(system)):
+            _content(built, Section.SYSTEM, index, -1, "system", block)
+            mark(block)
+
+    if not _BEFORE_MESSAGES.isdisjoint(body):
+        _parameter(built, "tool_choice", body.get("tool_choice"))
+        _parameter(built, "thinking", body.get("thinking"))
+        output = mapping(body.get("output_config"))
+        _parameter(built, "output_config.effort", output.get("effort"))
+        _parameter(built, "output_config.format", output.get("format") or body.get("output_format"))
+    previous = string(mapping(body["thread"]).get("previous_message_id")) if "thread" in body else ""
+    if previous:
+        built.held(previous)
+
+    messages = as_list(body.get("messages"))
+    index = 0
+    while index < len(messages):
+        index = built.plain_messages(messages, index)
+        if index < len(messages):
+            message = mapping(messages[index])
+            role = string(message.get("role"))
+            for item, block in enumerate(as_list(message.get("content"))):
+                _content(built, Section.MESSAGES, index, item, role, block)
+                mark(block)
+            index += 1
+
+    segments = built.segments
+    automatic = body.get("cache_control") is not None
+    if automatic:
+        end = _last_cacheable(segments)
+        if end and not any(place.length == end for place in marks):
+            marks.append(Breakpoint(end, _ttl(body["cache_control"]), False))
+    return Prompt(
+        dialect=name,
+        model=string(body.get("model")),
+        segments=segments,
+        breakpoints=tuple(marks),
+        automatic=automatic,
+        previous_id=previous,
+        stream=body.get("stream") is True,
+        max_tokens=count(body.get("max_tokens")),
+        text_only=built.text_only,
+        truncated=built.truncated,
+    )
+
+
+def _content(built: Builder, section: Section, element: int, item: int, role: str, block: object) -> None:
+    text = text_of(block, _TEXT)
+    if text is not None:
+        built.text(section, element, item, role, text)
+    else:
+        kind = _KINDS.get(string(mapping(block).get("type")), Kind.OTHER)
+        built.block(section, element, item, role, block, kind)
+
+
+def _parameter(built: Builder, path: str, value: object) -> None:
+    if value is not None and value != _DEFAULTS.get(path):
+        built.parameter(path, value)
+
+
+def _ttl(control: object) -> int:
+    return TTL_SECONDS.get(string(mapping(control).get("ttl")), 5 * MINUTE)
+
+
+def _last_cacheable(segments: list[Segment]) -> int:
+    """Length up to the last block that can carry a marker: reasoning and empty text cannot."""
+    for length in range(len(segments), 0, -1):
+        segment = segments[length - 1]
+        if segment.section in (Section.PARAMETERS, Section.HELD) or segment.kind is Kind.REASONING:
+            continue
+        if segment.value != "":
+            return length
+    return 0
+
+
+def path(segment: Segment) -> str:
+    """Where a segment stands in the request body."""
+    match segment.section:
+        case Section.PARAMETERS:
+            return segment.role
+        case Section.HELD:
+            return "thread.previous_message_id"
+        case Section.TOOLS:
+            return f"tools[{segment.element}]"
+        case Section.SYSTEM:
+            return f"system[{segment.element}]" if type(segment.value) is dict else "system"
+        case Section.MESSAGES:
+            content = f"messages[{segment.element}].content"
+            return content if segment.item < 0 else f"{content}[{segment.item}]"
+
+
+def usage(raw: object) -> Usage | None:
+    """Token classes of a ``usage`` object; None when there is none.
+
+    ``input_tokens`` counts only what follows the last breakpoint, so the total is the sum of three fields.
+    """
+    fields = mapping(raw)
+    fresh = count(fields.get("input_tokens"))
+    if fresh is None:
+        return None
+    read = count(fields.get("cache_read_input_tokens"))
+    write = count(fields.get("cache_creation_input_tokens"))
+    split = mapping(fields.get("cache_creation"))
+    by_ttl = tuple(
+        (ttl, tokens)
+        for ttl, field in ((5 * MINUTE, "ephemeral_5m_input_tokens"), (HOUR, "ephemeral_1h_input_tokens"))
+        if (tokens := count(split.get(field))) is not None
+    )
+    if write is None and by_ttl:
+        write = sum(tokens for _, tokens in by_ttl)
+    return Usage(
+        input_total=fresh + (read or 0) + (write or 0),
+        read=read,
+        write=write,
+        output=count(fields.get("output_tokens")),
+        reasoning=count(mapping(fields.get("output_tokens_details")).get("thinking_tokens")),
+        write_by_ttl=by_ttl,
+        tier=string(fields.get("service_tier")),
+        speed=string(fields.get("speed")),
+        geo=string(fields.get("inference_geo")),
+        processing="batch" if fields.get("service_tier") == "batch" else "",
+        web_searches=count(mapping(fields.get("server_tool_use")).get("web_search_requests")) or 0,
+    )
+
+
+def answer(document: Mapping[str, Any]) -> Answer:
+    """A whole response body (a Message, or an error)."""
+    if document.get("type") == "error":
+        return Answer(None, error_type=string(mapping(document.get("error")).get("type")) or "error")
+    return Answer(
+        usage(document.get("usage")),
+        string(document.get("id")),
+        string(document.get("model")),
+        _native(document),
+        finish_reasons=(stop,) if (stop := string(document.get("stop_reason"))) else (),
+    )
+
+
+def event(document: Mapping[str, Any], state: dict[str, Any]) -> Answer | None:
+    """One event of a stream; ``state`` is this stream's own. None when it says nothing of interest.
+
+    ``message_start`` has the TTL split; the usage of ``message_delta`` is cumulative and lacks it, so the later
+    fields are laid over the earlier ones.
+    """
+    kind = document.get("type")
+    if kind == "message_start":
+        message = mapping(document.get("message"))
+        state.update(message)
+        state["usage"] = dict(mapping(message.get("usage")))
+        # The first event counts the tokens of an answer that has not begun.
+        state["usage"].pop("output_tokens", None)
+    elif kind == "message_delta":
+        delta = mapping(document.get("usage"))
+        state["usage"] = {**mapping(state.get("usage")), **{k: v for k, v in delta.items() if v is not None}}
+        state["stop_reason"] = mapping(document.get("delta")).get("stop_reason")
+    elif kind != "error":
+        return None
+    return answer(document if kind == "error" else state)
+
+
+def _native(document: Mapping[str, Any]) -> tuple[tuple[str, str | int], ...]:
+    """The provider's cache diagnosis: absent, pending (a null reason), or a reason with missed tokens."""
+    diagnostics = document.get("diagnostics")
+    if not isinstance(diagnostics, dict):
+        return ()
+    reason = diagnostics.get("cache_miss_reason")
+    if not isinstance(reason, dict):
+        return (("type", "pending"),)
+    missed = count(reason.get("cache_missed_input_tokens"))
+    verdict: tuple[tuple[str, str | int], ...] = (("type", string(reason.get("type"))),)
+    return verdict if missed is None else (*verdict, ("missed_tokens", missed))

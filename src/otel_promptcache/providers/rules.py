@@ -1,0 +1,173 @@
+"""Caching rules of the providers, as data. Each row names its source and the day it was read.
+
+The diagnosis and the emulator work from the same rows, so that a rule is corrected in one place.
+The first row that fits provider and model holds; the last row fits everything.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Final
+
+MINUTE: Final = 60
+HOUR: Final = 60 * MINUTE
+DAY: Final = 24 * HOUR
+
+
+class Matching(StrEnum):
+    """What part of an earlier prompt a request can read."""
+
+    BREAKPOINT = "breakpoint"
+    """Only up to a place where an earlier request wrote an entry."""
+    PREFIX = "prefix"
+    """Any common prefix, in granules."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """One row. ``minimum`` and ``granule`` in tokens, ``ttl`` in seconds since the last use."""
+
+    provider: str
+    models: str
+    """Regular expression searched in the model's name."""
+    matching: Matching
+    minimum: int
+    source: str
+    read_on: str
+    granule: int = 1
+    ttl: int = 5 * MINUTE
+    ttl_certain: bool = True
+    """False where the provider gives a range: an idle prefix may be gone from ``ttl`` on."""
+    lookback: int = 0
+    """Positions searched backwards from a breakpoint, itself the first; 0 is no limit."""
+    max_breakpoints: int = 0
+    needs_marker: bool = False
+    """Nothing is cached unless the request says so."""
+    implicit_mark: bool = False
+    """Without a marker the provider marks the end of the newest eligible message."""
+    reliable: bool = True
+    """False where the provider promises no hit even for an unchanged, living prefix."""
+
+
+_ANTHROPIC_PAGE: Final = "platform.claude.com/docs/en/build-with-claude/prompt-caching"
+_OPENAI_PAGE: Final = "developers.openai.com/api/docs/guides/prompt-caching"
+
+
+def _anthropic(models: str, minimum: int, source: str = _ANTHROPIC_PAGE) -> Rules:
+    return Rules(
+        "anthropic",
+        models,
+        Matching.BREAKPOINT,
+        minimum,
+        source,
+        "2026-09",
+        ttl=5 * MINUTE,
+        lookback=20,
+        max_breakpoints=4,
+        needs_marker=True,
+    )
+
+
+ROWS: Final[tuple[Rules, ...]] = (
+    # Anthropic: minimum cacheable length differs by model; everything else is alike.
+    _anthropic(r"(opus|sonnet|haiku)-5-5|fable-5-2", 512, "litellm model map 1.109.1 (third party)"),
+    _anthropic(r"(fable|mythos)-5|opus-5", 512),
+    _anthropic(r"mythos-preview|opus-4-7|3-5-haiku|haiku-3-5", 2048),
+    _anthropic(r"opus-4-(5|6)|haiku-4-5", 4096),
+    _anthropic(r"", 1024),
+    # OpenAI from GPT-5.6 on: entries only at breakpoints, one of them implicit; exact counts; writes are charged.
+    Rules(
+        "openai",
+        r"gpt-(5\.(6|7|8|9)|[6-9])",
+        Matching.BREAKPOINT,
+        1024,
+        _OPENAI_PAGE,
+        "2026-09-23",
+        ttl=30 * MINUTE,
+        lookback=20,
+        max_breakpoints=4,
+        implicit_mark=True,
+    ),
+    Rules(
+        "openai",
+        r"gpt-5\.5",
+        Matching.PREFIX,
+        1024,
+        _OPENAI_PAGE,
+        "2026-09-23",
+        granule=2048,
+        ttl=DAY,
+        reliable=False,
+    ),
+    Rules(
+        "openai",
+        r"",
+        Matching.PREFIX,
+        1024,
+        _OPENAI_PAGE,
+        "2026-09-23",
+        granule=128,
+        ttl=10 * MINUTE,
+        ttl_certain=False,
+        reliable=False,
+    ),
+    Rules(
+        "deepseek",
+        r"",
+        Matching.PREFIX,
+        64,
+        "api-docs.deepseek.com/guides/kv_cache",
+        "2026-11",
+        granule=64,
+        ttl=DAY,
+        ttl_certain=False,
+        reliable=False,
+    ),
+    Rules(
+        "groq",
+        r"",
+        Matching.PREFIX,
+        128,
+        "console.groq.com/docs/prompt-caching",
+        "2026-11",
+        granule=128,
+        ttl=2 * HOUR,
+        reliable=False,
+    ),
+    # Anything that speaks one of the dialects and is not known: a common prefix, soon forgotten, nothing promised.
+    Rules(
+        "",
+        r"",
+        Matching.PREFIX,
+        0,
+        "docs.vllm.ai/en/latest/design/prefix_caching",
+        "2026-11",
+        granule=16,
+        ttl=5 * MINUTE,
+        ttl_certain=False,
+        reliable=False,
+    ),
+)
+
+
+@lru_cache(maxsize=512)
+def rules_for(provider: str, model: str) -> Rules:
+    """The row for a provider (``gen_ai.provider.name``) and model name; never fails."""
+    for row in ROWS:
+        if row.provider in ("", provider) and re.search(row.models, model):
+            return row
+    return ROWS[-1]
+
+
+TTL_NAMES: Final[dict[int, str]] = {
+    5 * MINUTE: "5m",
+    10 * MINUTE: "10m",
+    30 * MINUTE: "30m",
+    HOUR: "1h",
+    12 * HOUR: "12h",
+    DAY: "24h",
+}
+TTL_SECONDS: Final[dict[str, int]] = {name: seconds for seconds, name in TTL_NAMES.items()}

@@ -1,0 +1,494 @@
+"""Every name this package puts on the wire, once: attributes, metrics, events, units, enum values.
+
+The reference and privacy pages under ``docs/`` are generated from the tables here
+(``otel-promptcache reference``), so a name, its meaning and its privacy class cannot drift apart.
+
+Names that OpenTelemetry's GenAI conventions define are used as they stand
+(repository ``open-telemetry/semantic-conventions-genai``, read 2026-11); everything else is ``promptcache.*``.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+SCOPE: Final = "otel_promptcache"
+"""Instrumentation scope of every span, metric and log record of ours."""
+
+SCHEMA: Final = 1
+"""Version of the meaning of our own attributes; readers accept this one and the one before."""
+
+
+class Content(StrEnum):
+    """Whether a field derives from prompt text."""
+
+    NONE = "no"
+    """A count, a code, an identifier."""
+    HASH = "keyed hash"
+    """A keyed digest: comparable, not reversible without the key."""
+
+
+class Field(NamedTuple):
+    """One attribute: what it means, where it appears, how many values it takes, whether it shows content."""
+
+    name: str
+    type: str
+    meaning: str
+    signals: str
+    cardinality: str
+    content: Content
+
+
+FIELDS: Final[dict[str, Field]] = {}
+
+
+def _field(
+    name: str,
+    kind: str,
+    meaning: str,
+    signals: str = "span, ledger",
+    cardinality: str = "high",
+    content: Content = Content.NONE,
+) -> str:
+    FIELDS[name] = Field(name, kind, meaning, signals, cardinality, content)
+    return name
+
+
+# --- Names that the GenAI, server and error conventions define -------------------------------------------------
+
+OPERATION: Final = _field("gen_ai.operation.name", "string", "What was asked for: `chat`.", "span, metric", "low")
+PROVIDER: Final = _field(
+    "gen_ai.provider.name", "string", "Who answered, by the conventions.", "span, metric, ledger", "low"
+)
+REQUEST_MODEL: Final = _field("gen_ai.request.model", "string", "Model asked for.", "span, metric, ledger", "bounded")
+RESPONSE_MODEL: Final = _field(
+    "gen_ai.response.model", "string", "Model that answered.", "span, metric, ledger", "bounded"
+)
+RESPONSE_ID: Final = _field("gen_ai.response.id", "string", "The provider's id of the response.")
+CONVERSATION_ID: Final = _field(
+    "gen_ai.conversation.id", "string", "Conversation named by application, framework or request."
+)
+PROMPT_NAME: Final = _field("gen_ai.prompt.name", "string", "Template name from `prompt()`.", cardinality="bounded")
+PROMPT_VERSION: Final = _field(
+    "gen_ai.prompt.version", "string", "Template version from `prompt()`.", cardinality="bounded"
+)
+REQUEST_STREAM: Final = _field("gen_ai.request.stream", "boolean", "Whether a stream was asked for.", "span", "low")
+REQUEST_MAX_TOKENS: Final = _field("gen_ai.request.max_tokens", "int", "Output limit asked for.", "span")
+FINISH_REASONS: Final = _field(
+    "gen_ai.response.finish_reasons", "string[]", "Why the model stopped.", "span, ledger", "low"
+)
+INPUT_TOKENS: Final = _field("gen_ai.usage.input_tokens", "int", "All input tokens, cache read and write included.")
+OUTPUT_TOKENS: Final = _field("gen_ai.usage.output_tokens", "int", "Output tokens, reasoning included.")
+CACHE_READ_TOKENS: Final = _field(
+    "gen_ai.usage.cache_read.input_tokens", "int", "Input tokens read from the provider's cache."
+)
+CACHE_WRITE_TOKENS: Final = _field(
+    "gen_ai.usage.cache_write.input_tokens", "int", "Input tokens written to the provider's cache."
+)
+REASONING_TOKENS: Final = _field(
+    "gen_ai.usage.reasoning.output_tokens", "int", "Output tokens spent on reasoning.", "span"
+)
+TIME_TO_FIRST_CHUNK: Final = _field(
+    "gen_ai.response.time_to_first_chunk",
+    "double",
+    "Seconds from the request to the first chunk of a stream.",
+)
+TOKEN_MODALITY: Final = _field(
+    "gen_ai.token.modality", "string", "`text`, or `unknown` for mixed prompts.", "metric", "low"
+)
+TOKEN_TYPE: Final = _field(
+    "gen_ai.token.type", "string", "`input` or `output`, on the older histogram.", "metric", "low"
+)
+SERVER_ADDRESS: Final = _field("server.address", "string", "Host of the endpoint.", "span, metric", "bounded")
+SERVER_PORT: Final = _field("server.port", "int", "Port of the endpoint.", "span", "low")
+ERROR_TYPE: Final = _field(
+    "error.type",
+    "string",
+    "The provider's error type, else the exception class.",
+    "span, metric, ledger",
+    "low",
+)
+RESEND_COUNT: Final = _field("http.request.resend_count", "int", "Attempts after the first.", "span", "low")
+
+# --- Ours: verdict ------------------------------------------------------------------------------------------
+
+STATUS: Final = _field("promptcache.status", "string", "What the cache did; see Status.", "span, metric, ledger", "low")
+REASON: Final = _field("promptcache.reason", "string", "Why it missed; see Reason.", "span, metric, ledger", "low")
+CAUSE: Final = _field("promptcache.cause", "string", "What kind of change did it; see Cause.", cardinality="low")
+PATH: Final = _field(
+    "promptcache.path",
+    "string",
+    "Place in the request body where the prompts part: positions and field names of the API.",
+)
+LINE: Final = _field("promptcache.line", "int", "First differing line within the text at the path, 1-based.")
+LOST_TOKENS: Final = _field(
+    "promptcache.lost.tokens", "int", "Tokens a stable application would have read in this call and did not."
+)
+LOST_USD: Final = _field("promptcache.lost.usd", "double", "Those tokens at (paid - read price).")
+EXPECTED_TOKENS: Final = _field("promptcache.expected_tokens", "int", "Tokens a stable application would have read.")
+HIT_RATIO: Final = _field("promptcache.hit_ratio", "double", "Cache read / all input tokens of this call.")
+HIT_DEPTH: Final = _field(
+    "promptcache.hit_depth", "double", "Estimate: share of message elements wholly inside the read prefix."
+)
+# --- Ours: money --------------------------------------------------------------------------------------------
+
+COST_TOTAL: Final = _field("promptcache.cost.total", "double", "USD of the call. Absent when the price is unknown.")
+COST_READ: Final = _field("promptcache.cost.read", "double", "USD of cache reads.")
+COST_WRITE: Final = _field("promptcache.cost.write", "double", "USD of cache writes.")
+COST_UNCACHED: Final = _field("promptcache.cost.uncached", "double", "USD of input neither read nor written.")
+COST_OUTPUT: Final = _field("promptcache.cost.output", "double", "USD of output, tool fees included.")
+COST_WITHOUT_CACHE: Final = _field("promptcache.cost.without_cache", "double", "USD had nothing been cached.")
+COST_SAVING: Final = _field("promptcache.cost.saving", "double", "without_cache - total; negative on a cold write.")
+COST_ESTIMATED: Final = _field("promptcache.cost.estimated", "boolean", "True when a token class had to be assumed.")
+COST_CLASS: Final = _field("promptcache.cost.class", "string", "read, write, uncached or output.", "metric", "low")
+PRICE_VERSION: Final = _field("promptcache.price.version", "string", "Source of the prices.", cardinality="low")
+USAGE_AVAILABLE: Final = _field(
+    "promptcache.usage.available", "boolean", "False when the provider reported no usage.", cardinality="low"
+)
+# --- Ours: identity -----------------------------------------------------------------------------------------
+
+PREFIX_ID: Final = _field(
+    "promptcache.prefix.id",
+    "string",
+    "Keyed digest of everything in front of the messages.",
+    cardinality="bounded by prompt versions",
+    content=Content.HASH,
+)
+FINGERPRINT: Final = _field(
+    "promptcache.fingerprint",
+    "string[]",
+    "`section:digest` for each section of the prompt.",
+    content=Content.HASH,
+)
+KEY_ID: Final = _field(
+    "promptcache.key.id",
+    "string",
+    "Names the hash key; fingerprints compare only under one.",
+    cardinality="low",
+)
+LINEAGE_ID: Final = _field("promptcache.lineage.id", "string", "Conversation inferred from shared prefixes.")
+ROUTE: Final = _field(
+    "promptcache.route", "string", "Part of the application that asked.", "span, metric, ledger", "bounded"
+)
+STRATEGY: Final = _field(
+    "promptcache.strategy", "string", "Caching strategy named by the application.", cardinality="low"
+)
+ATTRIBUTION: Final = _field(
+    "promptcache.attr",
+    "string",
+    "Prefix of attribution: `promptcache.attr.team` and so on; `user` is hashed.",
+)
+NATIVE: Final = _field(
+    "promptcache.native",
+    "string",
+    "Prefix of the provider's own verdict, verbatim: `.type`, `.missed_tokens`.",
+)
+SCHEMA_VERSION: Final = _field("promptcache.schema", "int", "Version of these meanings.", cardinality="low")
+
+# --- Ours: metric labels and event fields -------------------------------------------------------------------
+
+TTL: Final = _field(
+    "promptcache.ttl", "string", "Lifetime of a write: `5m`, `1h`, `30m`, `12h`.", "metric, ledger", "low"
+)
+WHERE: Final = _field("promptcache.where", "string", "Room in which an error of ours happened.", "metric", "low")
+PHASE: Final = _field("promptcache.phase", "string", "`request` or `response`.", "metric", "low")
+CALL_ID: Final = _field("promptcache.call.id", "string", "Identifies a call across retried exports.", "ledger")
+WRITE_TOKENS_BY_TTL: Final = _field(
+    "promptcache.write.tokens",
+    "int",
+    "Prefix: written tokens by TTL class, `.5m`, `.1h` and so on.",
+    "ledger",
+)
+UNCACHED_TOKENS: Final = _field("promptcache.uncached_tokens", "int", "Input neither read nor written.", "ledger")
+PREFIX_CHAIN: Final = _field(
+    "promptcache.prefix.chain", "string", "Keyed digest of the whole prompt.", "ledger", content=Content.HASH
+)
+DURATION: Final = _field("promptcache.duration", "double", "Seconds from request to last byte.", "ledger")
+MAP_SEGMENTS: Final = _field(
+    "promptcache.map",
+    "string",
+    "Packed segments: digest, length, kind, breakpoint.",
+    "prompt map",
+    content=Content.HASH,
+)
+MAP_BASE: Final = _field(
+    "promptcache.map.base",
+    "string",
+    "Chain digest of the prompt that the map is a delta to.",
+    "prompt map",
+    content=Content.HASH,
+)
+MAP_SHARED: Final = _field("promptcache.map.shared", "int", "Leading segments taken over from the base.", "prompt map")
+MAP_TRUNCATED: Final = _field(
+    "promptcache.map.truncated", "boolean", "True when 8 KiB did not suffice.", "prompt map", "low"
+)
+
+
+# --- Metrics ------------------------------------------------------------------------------------------------
+
+
+class Metric(NamedTuple):
+    """One instrument: name, UCUM unit, meaning, and the labels it has beside the common ones."""
+
+    name: str
+    unit: str
+    meaning: str
+    kind: str = "counter"
+    labels: tuple[str, ...] = ()
+
+
+METRICS: Final[list[Metric]] = []
+
+
+def _metric(name: str, unit: str, meaning: str, kind: str = "counter", labels: tuple[str, ...] = ()) -> Metric:
+    metric = Metric(name, unit, meaning, kind, labels)
+    METRICS.append(metric)
+    return metric
+
+
+COMMON_LABELS: Final = (PROVIDER, REQUEST_MODEL, ROUTE)
+"""On every counter, with the keys of OTEL_PROMPTCACHE_METRIC_KEYS."""
+
+_USAGE_LABELS: Final = (OPERATION, TOKEN_MODALITY)
+M_INPUT: Final = _metric(
+    "gen_ai.client.inference.usage.input_tokens",
+    "{token}",
+    "Input tokens, cached ones included.",
+    labels=_USAGE_LABELS,
+)
+M_OUTPUT: Final = _metric(
+    "gen_ai.client.inference.usage.output_tokens", "{token}", "Output tokens.", labels=_USAGE_LABELS
+)
+M_READ: Final = _metric(
+    "gen_ai.client.inference.usage.cache_read.input_tokens",
+    "{token}",
+    "Tokens read from cache.",
+    labels=_USAGE_LABELS,
+)
+M_WRITE: Final = _metric(
+    "gen_ai.client.inference.usage.cache_write.input_tokens",
+    "{token}",
+    "Tokens written to cache.",
+    labels=_USAGE_LABELS,
+)
+M_CALLS: Final = _metric("promptcache.calls", "{call}", "Calls by outcome.", labels=(STATUS, REASON))
+M_COST: Final = _metric("promptcache.cost", "USD", "Money paid, by token class.", labels=(COST_CLASS,))
+M_COST_WITHOUT: Final = _metric("promptcache.cost.without_cache", "USD", "Money, had nothing been cached.")
+M_LOST_TOKENS: Final = _metric(
+    "promptcache.lost.tokens", "{token}", "Tokens not read that should be.", labels=(REASON,)
+)
+M_LOST_COST: Final = _metric("promptcache.lost.cost", "USD", "Money lost to misses.", labels=(REASON,))
+M_UNREAD: Final = _metric(
+    "promptcache.write.unread.cost", "USD", "Premium of writes that expired unread.", labels=(TTL,)
+)
+M_UNPRICED: Final = _metric("promptcache.unpriced.calls", "{call}", "Calls whose model has no known price.")
+M_NO_USAGE: Final = _metric("promptcache.usage_missing.calls", "{call}", "Calls without usage in the response.")
+M_ERRORS: Final = _metric("promptcache.internal.errors", "{error}", "Errors of ours, contained.", labels=(WHERE,))
+M_DURATION: Final = _metric(
+    "gen_ai.client.operation.duration",
+    "s",
+    "Duration of calls.",
+    "histogram",
+    (OPERATION, STATUS, ERROR_TYPE),
+)
+M_FIRST_CHUNK: Final = _metric(
+    "gen_ai.client.operation.time_to_first_chunk",
+    "s",
+    "Time to the first chunk of streams.",
+    "histogram",
+    (OPERATION, STATUS),
+)
+M_OVERHEAD: Final = _metric("promptcache.overhead", "s", "Our own time on the caller's thread.", "histogram", (PHASE,))
+M_TOKEN_USAGE: Final = _metric(
+    "gen_ai.client.token.usage",
+    "{token}",
+    "The older histogram; opt in.",
+    "histogram",
+    (OPERATION, TOKEN_TYPE),
+)
+
+OVERFLOW: Final = "__other__"
+"""The label value of everything past a label's first 100 values."""
+
+EVENT_CALL: Final = "promptcache.call"
+"""Ledger: one log record a call, whatever a sampler says."""
+
+EVENT_PROMPT: Final = "promptcache.prompt"
+"""Prompt map: one log record a call, opt in."""
+
+
+# --- Enumerations -------------------------------------------------------------------------------------------
+
+
+class Status(StrEnum):
+    """What the cache did in one call."""
+
+    HIT = "hit"
+    PARTIAL = "partial"
+    MISS = "miss"
+    COLD = "cold"
+    UNCACHEABLE = "uncacheable"
+    UNKNOWN = "unknown"
+
+
+STATUS_MEANING: Final[dict[Status, str]] = {
+    Status.HIT: "Read what history and rules led us to expect, within one granule or 5 %.",
+    Status.PARTIAL: "Read something, but less than expected by more than that.",
+    Status.MISS: "Read nothing although something was expected.",
+    Status.COLD: "Nothing was expected: a first request.",
+    Status.UNCACHEABLE: "The provider's rules forbid a hit: too short, or nothing marked.",
+    Status.UNKNOWN: "The response carried no usage.",
+}
+
+
+class Reason(StrEnum):
+    """Which part of the prefix rule was broken."""
+
+    MODEL_CHANGED = "model_changed"
+    TOOLS_CHANGED = "tools_changed"
+    SYSTEM_CHANGED = "system_changed"
+    MESSAGES_CHANGED = "messages_changed"
+    PARAMETERS_CHANGED = "parameters_changed"
+    CACHE_KEY_CHANGED = "cache_key_changed"
+    TTL_EXPIRED = "ttl_expired"
+    BELOW_MINIMUM = "below_minimum"
+    BREAKPOINT_MISSING = "breakpoint_missing"
+    LOOKBACK_EXCEEDED = "lookback_exceeded"
+    CONCURRENT_WRITE = "concurrent_write"
+    SCOPE_CHANGED = "scope_changed"
+    USAGE_NOT_REPORTED = "usage_not_reported"
+    UNKNOWN = "unknown"
+
+
+class ReasonInfo(NamedTuple):
+    """A row of the table the docs and the advice are made from."""
+
+    meaning: str
+    evidence: str
+    actor: str
+    fix: str
+
+
+REASON_INFO: Final[dict[Reason, ReasonInfo]] = {
+    Reason.MODEL_CHANGED: ReasonInfo(
+        "The same conversation was sent to another model.",
+        "The prompt continues one sent to a different model; caches are kept per model.",
+        "application",
+        "Keep a conversation on one model; switch models between conversations.",
+    ),
+    Reason.TOOLS_CHANGED: ReasonInfo(
+        "The tool definitions differ from the earlier request's.",
+        "First differing segment lies in the tools, which come first in the cached prefix.",
+        "application",
+        "Send the same tools in the same order; keep changing values out of descriptions.",
+    ),
+    Reason.SYSTEM_CHANGED: ReasonInfo(
+        "The system prompt differs from the earlier request's.",
+        "Tools are equal; first differing segment lies in the system prompt.",
+        "application",
+        "Move what changes behind the stable text: into the last user message, or after the last breakpoint.",
+    ),
+    Reason.MESSAGES_CHANGED: ReasonInfo(
+        "Earlier messages of the conversation were rewritten.",
+        "Tools and system are equal; an element of the shared history differs.",
+        "application",
+        "Append only: never edit, reorder or reformat what was already sent.",
+    ),
+    Reason.PARAMETERS_CHANGED: ReasonInfo(
+        "A request parameter that is part of the cache key differs.",
+        "Text is equal; tool_choice, thinking, effort, output format or the like is not.",
+        "application",
+        "Keep such parameters constant within a conversation.",
+    ),
+    Reason.CACHE_KEY_CHANGED: ReasonInfo(
+        "The prompt_cache_key differs from the earlier request's.",
+        "The same prompt was sent under another cache key.",
+        "application",
+        "Derive the key from what is shared (the agent or the conversation), never from the request.",
+    ),
+    Reason.TTL_EXPIRED: ReasonInfo(
+        "The cached prefix had expired.",
+        "Prompt unchanged; the last use lies further back than the entry's lifetime.",
+        "application",
+        "Use the longer lifetime for the stable part, or keep it alive where the gap is just over the limit.",
+    ),
+    Reason.BELOW_MINIMUM: ReasonInfo(
+        "The prompt is shorter than the model's minimum cacheable length.",
+        "Marked or automatic prefix has fewer tokens than the table says; nothing read or written.",
+        "nobody",
+        "Nothing to do: short prompts are not cached. Drop the marker, or cache a longer shared part.",
+    ),
+    Reason.BREAKPOINT_MISSING: ReasonInfo(
+        "Nothing in the request asks for caching, and the provider does not cache by itself.",
+        "No cache_control in the request; nothing read or written.",
+        "application",
+        "Mark the end of the stable part with cache_control, or use the top-level automatic form.",
+    ),
+    Reason.LOOKBACK_EXCEEDED: ReasonInfo(
+        "The cached prefix ends too far in front of the breakpoint.",
+        "An entry is alive, but more positions back than the provider searches (20 on Anthropic).",
+        "application",
+        "Add a breakpoint at least every 20 blocks, for example on the last tool result of each turn.",
+    ),
+    Reason.CONCURRENT_WRITE: ReasonInfo(
+        "A request with the same prefix was still on its way.",
+        "The entry becomes readable when the writer's response begins; this request was sent earlier.",
+        "application",
+        "Send one request first, and fan out when its response has begun.",
+    ),
+    Reason.SCOPE_CHANGED: ReasonInfo(
+        "The same conversation went to another endpoint, or under another credential.",
+        "Prompt, model and cache key are equal; host or credential is not, and caches are kept per account.",
+        "operator",
+        "Keep a conversation on one account, region and endpoint.",
+    ),
+    Reason.USAGE_NOT_REPORTED: ReasonInfo(
+        "The response carried no token counts.",
+        "No usage object, or null, in the response.",
+        "application",
+        "Ask for usage: stream_options={'include_usage': True} on Chat Completions streams.",
+    ),
+    Reason.UNKNOWN: ReasonInfo(
+        "The prefix is unchanged and alive, and still was not read.",
+        "Nothing visible in the request explains it; the provider may have evicted or re-routed.",
+        "provider",
+        "Nothing in the request explains this miss. Compare with the provider's own diagnostics.",
+    ),
+}
+
+
+class Cause(StrEnum):
+    """What kind of difference broke the prefix."""
+
+    TIMESTAMP = "timestamp"
+    WHITESPACE = "whitespace"
+    REORDERED = "reordered"
+    ADDED = "added"
+    REMOVED = "removed"
+    EDITED = "edited"
+    IMAGE = "image"
+    TOOL_CHOICE = "tool_choice"
+    THINKING = "thinking"
+    REASONING_EFFORT = "reasoning_effort"
+    VERBOSITY = "verbosity"
+    RESPONSE_FORMAT = "response_format"
+    SERVICE_TIER = "service_tier"
+    SPEED = "speed"
+
+
+CAUSE_MEANING: Final[dict[Cause, str]] = {
+    Cause.TIMESTAMP: "A time or date stands in the text and moved.",
+    Cause.WHITESPACE: "Only blanks, tabs or line breaks differ.",
+    Cause.REORDERED: "The same elements in another order.",
+    Cause.ADDED: "An element was inserted.",
+    Cause.REMOVED: "An element was taken out.",
+    Cause.EDITED: "Text was rewritten.",
+    Cause.IMAGE: "An image was added, removed or replaced.",
+    Cause.TOOL_CHOICE: "tool_choice differs.",
+    Cause.THINKING: "The thinking configuration differs.",
+    Cause.REASONING_EFFORT: "The reasoning effort differs.",
+    Cause.VERBOSITY: "The verbosity differs.",
+    Cause.RESPONSE_FORMAT: "The output format differs.",
+    Cause.SERVICE_TIER: "The service tier differs.",
+    Cause.SPEED: "The speed differs.",
+}

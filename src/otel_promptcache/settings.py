@@ -1,0 +1,222 @@
+"""Every ``OTEL_PROMPTCACHE_*`` setting: name, default, meaning, check.
+
+Settings come from the environment and from the TOML file that ``OTEL_PROMPTCACHE_CONFIG_FILE`` names, whose values
+win because it can be changed while the process runs (``mode = "tokens"``; keys are the names without the prefix,
+in lower case). A value that cannot be used is reported once with the name of its setting, and the default holds:
+a typing error in a configuration must not stop an application.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from time import monotonic
+from typing import Any, Final
+
+log = logging.getLogger("otel_promptcache")
+
+PREFIX: Final = "OTEL_PROMPTCACHE_"
+CONFIG_FILE: Final = PREFIX + "CONFIG_FILE"
+RECHECK_SECONDS: Final = 1.0
+
+
+class Mode(StrEnum):
+    """How much is done for each call."""
+
+    OFF = "off"
+    TOKENS = "tokens"
+    DIAGNOSE = "diagnose"
+
+
+class Spans(StrEnum):
+    """Where our span attributes go."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class SettingError(ValueError):
+    """A value that cannot be used; the message names the setting and what it takes."""
+
+
+def _flag(text: str) -> bool:
+    lowered = text.strip().lower()
+    if lowered in ("true", "1", "yes", "on"):
+        return True
+    if lowered in ("false", "0", "no", "off", ""):
+        return False
+    raise SettingError("takes true or false")
+
+
+def _choice(kind: type[StrEnum]) -> Callable[[str], StrEnum]:
+    def parse(text: str) -> StrEnum:
+        try:
+            return kind(text.strip().lower())
+        except ValueError:
+            raise SettingError("takes one of " + ", ".join(kind)) from None
+
+    return parse
+
+
+def _number(least: float, most: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not least <= value <= most:
+            raise SettingError(f"takes a number from {least:g} to {most:g}")
+        return value
+
+    return parse
+
+
+def _count(least: int, most: int) -> Callable[[str], int]:
+    number = _number(least, most)
+    return lambda text: int(number(text))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in (part.strip() for part in text.split(",")) if name)
+
+
+def _text(text: str) -> str:
+    return text.strip()
+
+
+def _setting(default: object, parse: Callable[[str], object], meaning: str) -> Any:
+    return field(default=default, metadata={"parse": parse, "meaning": meaning})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings in force. Field ``mode`` is ``OTEL_PROMPTCACHE_MODE``, and so on."""
+
+    mode: Mode = _setting(
+        Mode.DIAGNOSE,
+        _choice(Mode),
+        "`off`, `tokens` (usage and cost only) or `diagnose` (fingerprints and reasons too)",
+    )
+    percent: float = _setting(100.0, _number(0, 100), "Share of calls that are diagnosed; the others as in `tokens`")
+    budget_ms: float = _setting(
+        10.0,
+        _number(0, 60_000),
+        "Our own time a call on the caller's thread, beyond which diagnosis pauses; 0 = no limit",
+    )
+    spans: Spans = _setting(
+        Spans.AUTO,
+        _choice(Spans),
+        "`auto` (enrich the span that already stands for the call, else make one), `always` (make one), `never`",
+    )
+    ledger: bool = _setting(False, _flag, "One log event `promptcache.call` a call, unsampled")
+    prompt_map: bool = _setting(False, _flag, "One log event `promptcache.prompt` a call: packed segment digests")
+    hash_key: str = _setting("", _text, "Key of all exported digests; share it to compare across processes")
+    metric_keys: tuple[str, ...] = _setting(
+        ("team", "feature"), _names, "Attribution keys that become metric labels, comma separated"
+    )
+    baggage_keys: tuple[str, ...] = _setting((), _names, "W3C baggage members taken over as attribution")
+    token_usage_metric: bool = _setting(False, _flag, "Also record the older histogram `gen_ai.client.token.usage`")
+    history_segments: int = _setting(
+        100_000, _count(100, 100_000_000), "Prompt segments remembered in this process, at most"
+    )
+    prices: str = _setting("", _text, "Set to `off` to leave out cost")
+    auto: bool = _setting(False, _flag, "Start with the interpreter (needs `otel-promptcache auto`)")
+
+
+def meanings() -> list[tuple[str, str, str]]:
+    """(variable, default as written, meaning) of each setting, for the documentation."""
+    defaults = Settings()
+    rows = [(CONFIG_FILE, "", "TOML file with any of these, re-read while running; its values win")]
+    for item in fields(Settings):
+        value = getattr(defaults, item.name)
+        shown = (
+            ",".join(value)
+            if isinstance(value, tuple)
+            else str(value).lower()
+            if isinstance(value, bool)
+            else str(value)
+        )
+        rows.append((PREFIX + item.name.upper(), shown, item.metadata["meaning"]))
+    return rows
+
+
+def parse(environment: Mapping[str, str], document: Mapping[str, object]) -> tuple[Settings, list[str]]:
+    """Settings from an environment and a parsed configuration file, with a sentence for each value left out."""
+    values: dict[str, Any] = {}
+    known = {item.name: item for item in fields(Settings)}
+    problems = [
+        f"{CONFIG_FILE}: unknown key '{name}'; known are {', '.join(sorted(known))}"
+        for name in document
+        if name not in known
+    ]
+    for name, item in known.items():
+        variable = PREFIX + name.upper()
+        source, raw = (
+            (CONFIG_FILE + f": {name}", document[name]) if name in document else (variable, environment.get(variable))
+        )
+        if raw is None:
+            continue
+        text = ",".join(map(str, raw)) if isinstance(raw, list) else str(raw)
+        try:
+            values[name] = item.metadata["parse"](text)
+        except SettingError as error:
+            # The value itself is not repeated: a hash key pasted into the wrong variable must not reach a log.
+            problems.append(f"{source} {error}; using {item.default!s}")
+    return Settings(**values), problems
+
+
+class Live:
+    """The current settings, and the configuration file re-read when its modification time changes."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._environment = dict(os.environ if environment is None else environment)
+        self._path = self._environment.get(CONFIG_FILE, "")
+        self._stamp: tuple[int, int] | None = None
+        self._said: set[str] = set()
+        self._next_check = 0.0
+        self._loaded = False
+        self.value = Settings()
+        self._load()
+
+    def current(self) -> Settings:
+        """The settings in force now. Looks at the file at most once a second."""
+        if self._path:
+            now = monotonic()
+            if now >= self._next_check:
+                self._next_check = now + RECHECK_SECONDS
+                if self._stamp_of_file() != self._stamp:
+                    self._load()
+        return self.value
+
+    def _stamp_of_file(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size
+
+    def _load(self) -> None:
+        document: Mapping[str, object] = {}
+        if self._path:
+            self._stamp = self._stamp_of_file()
+            try:
+                with open(self._path, "rb") as handle:
+                    document = tomllib.load(handle)
+            except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                self._say(f"{CONFIG_FILE}: {type(error).__name__}: the file cannot be read as TOML; nothing is changed")
+                if self._loaded:
+                    return
+        self._loaded = True
+        self.value, problems = parse(self._environment, document)
+        for problem in problems:
+            self._say(problem)
+
+    def _say(self, problem: str) -> None:
+        if problem not in self._said:
+            self._said.add(problem)
+            log.warning("otel-promptcache: %s", problem)

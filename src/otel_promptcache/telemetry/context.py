@@ -1,0 +1,120 @@
+"""What the surrounding spans say of a call: whose span it is, which route it serves, which conversation it is in."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from contextvars import ContextVar
+from typing import Any, Final
+from weakref import WeakSet
+
+from opentelemetry import context, trace
+from opentelemetry.trace import Span, SpanKind
+
+from otel_promptcache import semconv
+
+_LLM_OPERATIONS: Final = frozenset({"chat", "text_completion", "generate_content", "responses"})
+_ENTRY_ROUTES: Final = ("http.route", "messaging.destination.name", "celery.task_name")
+
+_entry: ContextVar[Span | None] = ContextVar("otel_promptcache_entry", default=None)
+_newest: ContextVar[Span | None] = ContextVar("otel_promptcache_newest", default=None)
+
+
+def span_attributes(span: Span) -> Any:
+    """The attributes an SDK span was given so far; empty for spans of no SDK."""
+    return getattr(span, "attributes", None) or {}
+
+
+def is_llm(span: Span) -> bool:
+    """Whether a span stands for one model call: a CLIENT span of such an operation, or OpenInference's LLM kind."""
+    found = span_attributes(span)
+    if found.get("openinference.span.kind") == "LLM":
+        return True
+    return getattr(span, "kind", None) is SpanKind.CLIENT and found.get(semconv.OPERATION) in _LLM_OPERATIONS
+
+
+class Watcher:
+    """Span processor: remembers, in context, the newest model span and the innermost entry span.
+
+    It reads two attributes of each starting span, keeps nothing after the span is gone, and exports nothing.
+    """
+
+    def on_start(self, span: Any, parent_context: context.Context | None = None) -> None:  # noqa: ARG002
+        # Runs inside the application's start_span: a span that we cannot read is none that we look for.
+        with contextlib.suppress(Exception):
+            kind = span.kind
+            if kind is SpanKind.SERVER or kind is SpanKind.CONSUMER:
+                _entry.set(span)
+            elif scope_name(span) != semconv.SCOPE and is_llm(span):
+                _newest.set(span)
+
+    def _on_ending(self, span: Any) -> None:
+        """Part of the SDK's processor interface."""
+
+    def on_end(self, span: Any) -> None:
+        """Part of the SDK's processor interface."""
+
+    def shutdown(self) -> None:
+        """Part of the SDK's processor interface."""
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002
+        return True
+
+
+def scope_name(span: Span) -> str:
+    scope = getattr(span, "instrumentation_scope", None)
+    return getattr(scope, "name", "") or ""
+
+
+class Owners:
+    """Finds the span that already stands for a call, each at most once."""
+
+    def __init__(self) -> None:
+        self._consumed: WeakSet[Any] = WeakSet()
+
+    def claim(self) -> Span | None:
+        """The current span, else the newest model span begun in this context, if it stands for one model call and no
+        other call has claimed it; None when the call has no span yet."""
+        for span in (trace.get_current_span(), _newest.get()):
+            if span is None or span is trace.INVALID_SPAN or scope_name(span) == semconv.SCOPE:
+                continue
+            if span not in self._consumed and span.is_recording() and is_llm(span):
+                self._consumed.add(span)
+                _newest.set(None)
+                return span
+        return None
+
+
+def conversation_in_context(owner: Span | None) -> str:
+    """The conversation that a framework named: on a surrounding span, or LangGraph's thread."""
+    for span in (owner, trace.get_current_span()):
+        if span is not None:
+            found = span_attributes(span).get(semconv.CONVERSATION_ID)
+            if isinstance(found, str):
+                return found
+    configuration = sys.modules.get("langchain_core.runnables.config")
+    if configuration is not None:
+        current = getattr(configuration, "var_child_runnable_config", None)
+        running = current.get() if current is not None else None
+        thread = ((running or {}).get("configurable") or {}).get("thread_id")
+        if thread is not None:
+            return str(thread)
+    return ""
+
+
+def entry_route() -> str:
+    """Route of the innermost SERVER or CONSUMER span around the call, as its instrumentation named it."""
+    entry = _entry.get()
+    if entry is None:
+        return ""
+    current = trace.get_current_span().get_span_context()
+    if current.is_valid:
+        if entry.get_span_context().trace_id != current.trace_id:
+            return ""
+    elif not entry.is_recording():
+        return ""  # left over in a thread that has gone on to other work
+    found = span_attributes(entry)
+    for name in _ENTRY_ROUTES:
+        if found.get(name):
+            return str(found[name])
+    return ""

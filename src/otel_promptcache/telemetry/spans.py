@@ -1,0 +1,237 @@
+"""One call's span: found or made, and what is written on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import context, trace
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+from otel_promptcache import semconv
+from otel_promptcache.model import Attribution, Link, Observation
+from otel_promptcache.settings import Spans
+from otel_promptcache.telemetry.context import scope_name
+
+if TYPE_CHECKING:
+    from otel_promptcache.telemetry import Telemetry
+
+MAX_ATTRIBUTES: Final = 25
+OPERATION: Final = "chat"
+NATIVE_SCOPE: Final = "com.anthropic.sdk"
+"""Scope of the spans that the anthropic SDK emits itself. It records no metrics, and no usage of raw streams."""
+
+Attributes = dict[str, Any]
+
+
+class SpanRecorder:
+    """Telemetry's side of one call: which span stands for it, and what it is told."""
+
+    def __init__(self, telemetry: Telemetry, seen: Observation, started_ns: int) -> None:
+        self._telemetry = telemetry
+        self._settings = telemetry.live.current()
+        self._started_ns = started_ns
+        self._own: Span | None = None
+        self._owner: Span | None = None
+        self._said: Attributes = {}
+        self._linked = False
+        parent = context.get_current()
+        if self._settings.spans is not Spans.NEVER:
+            if self._settings.spans is Spans.AUTO:
+                self._owner = telemetry.owners.claim()
+            if self._owner is None:
+                self._own = self._start(f"{OPERATION} {seen.model}".rstrip(), parent, _start_attributes(seen))
+        self.span = self._owner or self._own
+        self.context = trace.set_span_in_context(self.span, parent) if self.span is not None else parent
+        self.attribution = telemetry.attribution_of(self._owner, self._settings)
+        self.labels = telemetry.labels_of(seen, self.attribution, self._settings)
+
+    def _start(self, name: str, parent: context.Context, attributes: Attributes) -> Span:
+        return self._telemetry.tracer.start_span(
+            name, parent, SpanKind.CLIENT, attributes=attributes, start_time=self._started_ns
+        )
+
+    @property
+    def link(self) -> Link | None:
+        if self.span is None:
+            return None
+        ids = self.span.get_span_context()
+        return Link(ids.trace_id, ids.span_id) if ids.is_valid else None
+
+    @property
+    def own(self) -> Span | None:
+        """The span made for this call, to be current while the request is under way."""
+        return self._own
+
+    def usage(self, seen: Observation) -> None:
+        owner = self._owner
+        if owner is None:
+            return  # our own span waits until everything is known
+        if owner.is_recording():
+            self._write(owner, seen)
+        elif not self._said and self._own is None and seen.usage is not None:
+            # The owner ended before the usage came: a companion carries what is ours, and no token counts twice.
+            self._own = self._start(f"promptcache {seen.model}".rstrip(), self.context, {})
+
+    def close(self, seen: Observation) -> None:
+        if self._owner is not None:
+            self.usage(seen)
+
+    def settle(self, seen: Observation) -> None:
+        telemetry = self._telemetry
+        telemetry.table.add(self.labels, seen)
+        if self._own is not None:
+            self._write(self._own, seen)
+            if seen.error_type:
+                self._own.set_status(Status(StatusCode.ERROR))
+            self._own.end(self._started_ns + int((seen.duration or 0.0) * 1e9))
+        telemetry.durations(self, seen, owned_elsewhere=self._measured_elsewhere())
+        if self._settings.ledger:
+            telemetry.ledger(self, seen)
+
+    def _measured_elsewhere(self) -> bool:
+        """Whether an instrumentation that also records the duration histogram owns the span."""
+        return self._owner is not None and not scope_name(self._owner).startswith(NATIVE_SCOPE)
+
+    def _write(self, span: Span, seen: Observation) -> None:
+        if not span.is_recording():
+            return
+        attributes = own_attributes(seen)
+        if self._owner is None:
+            attributes |= convention_attributes(seen)
+        elif span is self._owner and scope_name(span).startswith(NATIVE_SCOPE):
+            attributes |= usage_attributes(seen)
+        if self._said:
+            said = self._said
+            attributes = {name: value for name, value in attributes.items() if said.get(name) != value}
+        span.set_attributes(attributes)
+        verdict = seen.diagnosis
+        if verdict is not None and verdict.link is not None and not self._linked and hasattr(span, "add_link"):
+            self._linked = True
+            ids = trace.SpanContext(verdict.link.trace_id, verdict.link.span_id, is_remote=False)
+            span.add_link(ids, {semconv.REASON: verdict.reason.value if verdict.reason else ""})
+        self._said |= attributes
+
+
+def _start_attributes(seen: Observation) -> Attributes:
+    """What is known before the request: head samplers see these."""
+    found: Attributes = {
+        semconv.OPERATION: OPERATION,
+        semconv.PROVIDER: seen.provider,
+        semconv.REQUEST_MODEL: seen.model,
+        semconv.SERVER_ADDRESS: seen.endpoint,
+        semconv.SERVER_PORT: seen.port,
+    }
+    if seen.stream:
+        found[semconv.REQUEST_STREAM] = True
+    return found
+
+
+def usage_attributes(seen: Observation) -> Attributes:
+    """Token counts under the conventions' names; what was not reported is absent."""
+    usage = seen.usage
+    if usage is None:
+        return {}
+    pairs = (
+        (semconv.INPUT_TOKENS, usage.input_total),
+        (semconv.OUTPUT_TOKENS, usage.output),
+        (semconv.CACHE_READ_TOKENS, usage.read),
+        (semconv.CACHE_WRITE_TOKENS, usage.write),
+        (semconv.REASONING_TOKENS, usage.reasoning),
+    )
+    return {name: value for name, value in pairs if value is not None}
+
+
+def convention_attributes(seen: Observation) -> Attributes:
+    """Everything of the GenAI conventions that a span of our own carries."""
+    pairs: tuple[tuple[str, Any], ...] = (
+        (semconv.RESPONSE_MODEL, seen.response_model),
+        (semconv.RESPONSE_ID, seen.response_id),
+        (semconv.REQUEST_MAX_TOKENS, seen.max_tokens),
+        (semconv.FINISH_REASONS, seen.finish_reasons),
+        (semconv.TIME_TO_FIRST_CHUNK, seen.first_chunk),
+        (semconv.CONVERSATION_ID, seen.conversation),
+        (semconv.ERROR_TYPE, seen.error_type),
+        (semconv.RESEND_COUNT, seen.attempts - 1 or None),
+    )
+    return {name: value for name, value in pairs if value is not None and value not in ("", ())} | usage_attributes(
+        seen
+    )
+
+
+def own_attributes(seen: Observation) -> Attributes:
+    """Our attributes, the most telling first and at most 25; what is not known is absent."""
+    found = _verdict(seen) | _money(seen)
+    if seen.attribution.route:
+        found[semconv.ROUTE] = seen.attribution.route
+    found |= attribution_attributes(seen.attribution)
+    print_ = seen.fingerprint
+    if print_ is not None:
+        found |= {
+            semconv.PREFIX_ID: print_.prefix_id,
+            semconv.LINEAGE_ID: seen.lineage,
+            semconv.FINGERPRINT: print_.sections,
+            semconv.KEY_ID: print_.key_id,
+        }
+    for name, value in seen.native:
+        found[f"{semconv.NATIVE}.{name}"] = value
+    if seen.hit_depth is not None:
+        found[semconv.HIT_DEPTH] = round(seen.hit_depth, 4)
+    if len(found) >= MAX_ATTRIBUTES:
+        found = dict(list(found.items())[: MAX_ATTRIBUTES - 1])
+    found[semconv.SCHEMA_VERSION] = semconv.SCHEMA
+    return found
+
+
+def _verdict(seen: Observation) -> Attributes:
+    """What the cache did and why."""
+    found: Attributes = {}
+    verdict, usage = seen.diagnosis, seen.usage
+    if verdict is not None:
+        pairs = (
+            (semconv.STATUS, verdict.status.value),
+            (semconv.REASON, verdict.reason and verdict.reason.value),
+            (semconv.CAUSE, verdict.cause and verdict.cause.value),
+            (semconv.PATH, seen.path or None),
+            (semconv.LINE, verdict.line),
+            (semconv.EXPECTED_TOKENS, verdict.expected),
+            (semconv.LOST_TOKENS, verdict.lost or None),
+            (semconv.LOST_USD, None if seen.lost_usd is None else float(seen.lost_usd)),
+        )
+        found = {name: value for name, value in pairs if value is not None}
+    if usage is None:
+        if seen.duration is not None and not seen.error_type:
+            found[semconv.USAGE_AVAILABLE] = False
+    elif usage.read is not None and usage.input_total:
+        found[semconv.HIT_RATIO] = usage.read / usage.input_total
+    return found
+
+
+def _money(seen: Observation) -> Attributes:
+    """What the call cost; nothing where the price is not known."""
+    cost = seen.cost
+    if cost is None:
+        return {}
+    found: Attributes = {
+        semconv.COST_TOTAL: float(cost.total),
+        semconv.COST_SAVING: float(cost.saving),
+        semconv.COST_WITHOUT_CACHE: float(cost.without_cache),
+        semconv.COST_READ: float(cost.read),
+        semconv.COST_WRITE: float(cost.write),
+        semconv.COST_UNCACHED: float(cost.uncached),
+        semconv.COST_OUTPUT: float(cost.output),
+        semconv.PRICE_VERSION: cost.version,
+    }
+    if cost.estimated:
+        found[semconv.COST_ESTIMATED] = True
+    return found
+
+
+def attribution_attributes(said: Attribution) -> Attributes:
+    found: Attributes = {f"{semconv.ATTRIBUTION}.{key}": value for key, value in said.keys}
+    if said.strategy:
+        found[semconv.STRATEGY] = said.strategy
+    if said.prompt_name:
+        found[semconv.PROMPT_NAME] = said.prompt_name
+        if said.prompt_version:
+            found[semconv.PROMPT_VERSION] = said.prompt_version
+    return found

@@ -1,0 +1,96 @@
+"""One daemon thread for what need not run on the caller's: line hashes, ledger events, loading prices.
+
+The queue is bounded and never blocks: what does not fit is dropped and counted. A forked child starts its own
+thread with an empty queue, because the parent still does what was queued before.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+CAPACITY: Final = 4096
+FLUSH_SECONDS: Final = 2.0
+
+
+class Worker:
+    """Runs jobs in order. ``trouble(error)`` hears of jobs that raise."""
+
+    def __init__(self, trouble: Callable[[Exception], None], capacity: int = CAPACITY) -> None:
+        self._trouble = trouble
+        self._capacity = capacity
+        self.dropped = 0
+        self._reset()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reset)
+        atexit.register(self.flush)
+
+    def _reset(self) -> None:
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._wake = threading.Event()
+        self._idle = threading.Event()
+        self._idle.set()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def submit(self, job: Callable[[], None]) -> bool:
+        """Queues a job; False when the queue is full or no thread can be had."""
+        if len(self._jobs) >= self._capacity:
+            self.dropped += 1
+            return False
+        self._idle.clear()
+        self._jobs.append(job)
+        if self._thread is None and not self._start():
+            self._jobs.clear()
+            self._idle.set()
+            self.dropped += 1
+            return False
+        if not self._wake.is_set():
+            self._wake.set()
+        return True
+
+    def _start(self) -> bool:
+        with self._starting:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="otel-promptcache", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the interpreter is shutting down
+                    return False
+                self._thread = thread
+        return True
+
+    def _run(self) -> None:
+        jobs, wake, idle = self._jobs, self._wake, self._idle
+        while True:
+            wake.wait()
+            wake.clear()
+            while jobs:
+                job = jobs.popleft()
+                try:
+                    job()
+                except Exception as error:
+                    self._trouble(error)
+                del job
+            idle.set()
+            if jobs:  # something came between the last look and the word that all is done
+                idle.clear()
+                wake.set()
+
+    def flush(self, timeout: float = FLUSH_SECONDS) -> bool:
+        """Waits until everything queued is done, ``timeout`` seconds at most."""
+        if self._thread is None or not self._thread.is_alive() or threading.current_thread() is self._thread:
+            return not self._jobs
+        deadline = monotonic() + timeout
+        while self._jobs or not self._idle.is_set():
+            left = deadline - monotonic()
+            if left <= 0:
+                return False
+            self._wake.set()
+            self._idle.wait(min(left, 0.05))
+        return True
