@@ -7,7 +7,6 @@ variables, so they follow asyncio tasks and ``contextvars.copy_context`` and nev
 from __future__ import annotations
 
 import functools
-import inspect
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -49,6 +48,8 @@ class Said:
         _CURRENT.set(self._before.pop())
 
     def __call__(self, function: F) -> F:
+        import inspect  # costs what importing us must not
+
         fresh = functools.partial(Said, self._keys, **self._changes)  # one call, one block: functions may recurse
         if inspect.iscoroutinefunction(function):
 

@@ -38,7 +38,10 @@ class _Finder:
         self._looking = False
 
     def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+        self,
+        name: str,
+        path: Sequence[str] | None = None,  # noqa: ARG002
+        target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         if name not in _TRIGGERS or self._looking:
             return None
@@ -50,7 +53,8 @@ class _Finder:
         finally:
             self._looking = False
         if spec is not None and spec.loader is not None and hasattr(spec.loader, "exec_module"):
-            spec.loader.exec_module = _then(spec.loader.exec_module, _begin)  # type: ignore[method-assign]
+            loader: Any = spec.loader
+            loader.exec_module = _then(loader.exec_module, _begin)
         return spec
 
 

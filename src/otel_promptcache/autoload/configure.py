@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from opentelemetry import trace
 
@@ -23,7 +24,8 @@ def configure_sdk() -> None:
         return  # said by the check that follows the first call
     try:
         OpenTelemetryDistro().configure()
-        OpenTelemetryConfigurator().configure()
+        configurator: Any = OpenTelemetryConfigurator
+        configurator().configure()
     except Exception as error:
         log.warning(
             "otel-promptcache: the OpenTelemetry SDK could not be configured from OTEL_* (%s: %s)",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import zlib
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import lru_cache
 from typing import Any, Final
 
@@ -317,6 +317,6 @@ def tap(response: Any, call: Call) -> bool:
             call.loaded(parsed(response.content))
         return False
     reader = Reader(call, content_type, headers.get("content-encoding", ""))
-    kind: Hashable = type(response.stream)
-    response.stream = _tapped_class(kind)(response.stream, reader)
+    stream = response.stream
+    response.stream = _tapped_class(stream.__class__)(stream, reader)
     return True

@@ -12,7 +12,7 @@ def _hand_on() -> None:
         sys.path.remove(entry)
     mine = sys.modules.pop("sitecustomize", None)
     try:
-        import sitecustomize  # noqa: F401
+        import sitecustomize  # type: ignore[import-not-found]  # noqa: F401
     except ImportError:
         if mine is not None:
             sys.modules["sitecustomize"] = mine
@@ -21,9 +21,10 @@ def _hand_on() -> None:
 
 
 _hand_on()
-try:
-    from otel_promptcache.autoload import start
-except ImportError:  # another interpreter, without the package
-    pass
-else:
-    start()
+if os.environ.get("OTEL_PROMPTCACHE_AUTO"):
+    try:
+        from otel_promptcache.autoload import start
+    except ImportError:  # another interpreter, without the package
+        pass
+    else:
+        start()

@@ -1,0 +1,7 @@
+"""``python -m otel_promptcache``."""
+
+import sys
+
+from otel_promptcache.cli import main
+
+sys.exit(main())
