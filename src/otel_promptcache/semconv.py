@@ -156,8 +156,8 @@ PREFIX_ID: Final = _field(
 )
 FINGERPRINT: Final = _field(
     "promptcache.fingerprint",
-    "string[]",
-    "`section:digest` for each section of the prompt.",
+    "string",
+    "`section:digest` for each section, comma separated.",
     content=Content.HASH,
 )
 KEY_ID: Final = _field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ class Clock:
 
     def advance(self, seconds: float) -> float:
         """Moves the present ``seconds`` ahead and returns it. Caches know no way back, so neither does the clock."""
-        if not seconds >= 0:
+        if not (math.isfinite(seconds) and seconds >= 0):
             raise ValueError(f"a clock is advanced by seconds >= 0, not {seconds!r}")
         with self._lock:
             self._skipped += seconds

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import Final
 
-from otel_promptcache.emulator.tokens import Piece, Tokenizer, cut, piece
+from otel_promptcache.emulator.tokens import Piece, Tokenizer, cuts, piece
 from otel_promptcache.model import Breakpoint, Kind, Prompt, Scope, Section, Segment
 from otel_promptcache.providers.rules import Rules
 
@@ -83,19 +83,13 @@ def _encoded(text: str) -> bytes:
 
 def _parts(one: Piece, first: int, size: int, tokenizer: Tokenizer) -> Iterator[tuple[str, int]]:
     """A piece cut at token boundaries: after ``first`` tokens, then after every ``size``; (text, tokens) of each."""
+    boundaries = range(first, one.tokens + 1, size)
+    places = cuts(tokenizer, one.text, boundaries) if one.divisible else itertools.repeat(len(one.text))
     start = done = 0
-    boundary = first
-    while boundary <= one.tokens:
-        if one.divisible:
-            near = -(-boundary * len(one.text) // one.tokens)
-            end = cut(tokenizer, one.text, boundary, near)
-        else:
-            end = len(one.text)
+    for boundary, end in zip(boundaries, places, strict=False):
         yield one.text[start:end], boundary - done
         start, done = end, boundary
-        boundary += size
-    if done < one.tokens or not one.tokens:
-        yield one.text[start:], one.tokens - done
+    yield one.text[start:], one.tokens - done
 
 
 # --- Where prefixes may end ---------------------------------------------------------------------------------

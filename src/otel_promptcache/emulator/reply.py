@@ -144,20 +144,20 @@ def _of_type(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> 
 
 
 def _number(schema: Mapping[str, Any]) -> float:
-    least = schema.get("minimum", 0)
+    least: float = schema.get("minimum", 0)
     above = schema.get("exclusiveMinimum")
     if isinstance(above, int | float) and not isinstance(above, bool):
         least = max(least, above + 1)
-    return min(least, schema.get("maximum", least))
+    most: float = schema.get("maximum", least)
+    return min(least, most)
 
 
 def _merged(schemas: Sequence[object], root: Mapping[str, Any]) -> Mapping[str, Any]:
     """All parts of an ``allOf`` as one schema."""
     merged: dict[str, Any] = {}
-    for part in schemas:
-        part = mapping(part)
-        if "$ref" in part:
-            part = mapping(_resolve(string(part["$ref"]), root))
+    for schema in schemas:
+        reference = string(mapping(schema).get("$ref"))
+        part = mapping(_resolve(reference, root) if reference else schema)
         properties = {**mapping(merged.get("properties")), **mapping(part.get("properties"))}
         required = [*as_list(merged.get("required")), *as_list(part.get("required"))]
         merged = {**merged, **part}

@@ -11,7 +11,7 @@ Real tokenizers differ; prices, minimum lengths and cache boundaries work on the
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from otel_promptcache.model import Kind, Section, Segment
@@ -22,6 +22,8 @@ Tokenizer = Callable[[str], int]
 
 BYTES_PER_TOKEN: Final = 4
 IMAGE_TOKENS: Final = 1200
+SPAN: Final = 4096
+"""Characters of a text that are looked at together when it is cut."""
 
 _IMAGES: Final = frozenset({"image", "image_url", "input_image"})
 _NESTING: Final = ("content", "output")
@@ -79,23 +81,45 @@ def _without_images(value: object) -> tuple[object, int]:
     return plain, images
 
 
-def cut(tokenizer: Tokenizer, text: str, tokens: int, near: int) -> int:
-    """Characters of the longest beginning of ``text`` that has at most ``tokens`` tokens; ``near`` is a guess.
+def cut(tokenizer: Tokenizer, text: str, tokens: int) -> int:
+    """Characters of the longest beginning of ``text`` that has at most ``tokens`` tokens."""
+    return next(cuts(tokenizer, text, (tokens,)))
 
-    A longer text with the same beginning is cut at the same place, which is what makes common prefixes comparable.
+
+def cuts(tokenizer: Tokenizer, text: str, tokens: Iterable[int]) -> Iterator[int]:
+    """``cut`` for rising numbers of tokens, in time that grows with the text and no faster.
+
+    Long texts are counted a span at a time. Two texts that begin alike are cut alike as far as they do, which is
+    what makes common prefixes comparable.
     """
-    low, high = 0, len(text) + 1
+    start = before = 0  # characters and tokens in front of the span
+    span = text[:SPAN]
+    size = tokenizer(span)
+    for wanted in tokens:
+        while before + size < wanted and start + SPAN < len(text):
+            before += size
+            start += SPAN
+            span = text[start : start + SPAN]
+            size = tokenizer(span)
+        yield start + _cut_span(tokenizer, span, size, wanted - before)
+
+
+def _cut_span(tokenizer: Tokenizer, span: str, size: int, tokens: int) -> int:
+    """Searched in widening steps from where the place would be if all characters had as many tokens."""
+    if tokens >= size:
+        return len(span)
+    low, high = 0, len(span)  # low fits, high does not
+    place = -(-tokens * len(span) // size)
     step = 1
-    place = min(max(near, 0), len(text))
     while low < place < high:
-        if tokenizer(text[:place]) <= tokens:
+        if tokenizer(span[:place]) <= tokens:
             low, place = place, place + step
         else:
             high, place = place, place - step
         step *= 2
     while high - low > 1:
         middle = (low + high) // 2
-        if tokenizer(text[:middle]) <= tokens:
+        if tokenizer(span[:middle]) <= tokens:
             low = middle
         else:
             high = middle

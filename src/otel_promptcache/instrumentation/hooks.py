@@ -50,7 +50,8 @@ class Frame:
     def leave(self, error: BaseException | None) -> None:
         """The request returned or raised."""
         if self._attached is not None:
-            _restore(self._attached)
+            with contextlib.suppress(Exception):
+                _detach(self._attached)
             self._attached = None
         try:
             _frame.reset(self._token)
@@ -65,12 +66,8 @@ class Frame:
             call.finished()
 
 
-def _restore(token: Any) -> None:
-    """Undoes an attach. ``context.detach`` logs a traceback where another context has taken over; we say nothing."""
-    from opentelemetry.context import _RUNTIME_CONTEXT
-
-    with contextlib.suppress(Exception):
-        _RUNTIME_CONTEXT.detach(token)
+# ``context.detach`` logs a traceback where another context has taken over by then; the thing it calls does not.
+_detach: Callable[[Any], None] = getattr(getattr(context, "_RUNTIME_CONTEXT", None), "detach", context.detach)
 
 
 def error_type(error: BaseException) -> str:

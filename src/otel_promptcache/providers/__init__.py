@@ -6,6 +6,7 @@ A dialect is a module with the functions of ``Dialect``. To add one, write the m
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from otel_promptcache.model import Answer, Prompt, Segment, Usage
@@ -74,9 +75,11 @@ def dialect_for(path: str) -> Dialect | None:
     return None
 
 
+@lru_cache(maxsize=512)
+def _provider_at(host: str) -> str | None:
+    return next((provider for suffix, provider in _HOSTS if host.endswith(suffix)), None)
+
+
 def provider_for(host: str, dialect: Dialect) -> str:
     """``gen_ai.provider.name``: who answers at this host, else who made the dialect."""
-    for suffix, provider in _HOSTS:
-        if host.endswith(suffix):
-            return provider
-    return dialect.provider
+    return _provider_at(host) or dialect.provider

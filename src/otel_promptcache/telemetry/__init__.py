@@ -27,7 +27,7 @@ from otel_promptcache.providers.rules import TTL_NAMES
 from otel_promptcache.semconv import Metric
 from otel_promptcache.settings import Live, Settings
 from otel_promptcache.telemetry.context import Owners, Watcher, conversation_in_context, entry_route
-from otel_promptcache.telemetry.counters import COST_CLASSES, Limiter, Table
+from otel_promptcache.telemetry.counters import COST_CLASSES, Limiter, Pending, Table
 from otel_promptcache.telemetry.spans import (
     OPERATION,
     Attributes,
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("otel_promptcache")
 
 MAX_MAP_BYTES: Final = 8192
-OVERHEAD_EVERY: Final = 16
 _MAP_SEGMENT: Final = 11
 """Bytes a segment takes in a prompt map: 6 of digest, 3 of length, 1 of kind, 1 of breakpoint."""
 
@@ -74,6 +73,7 @@ class Telemetry:
     ) -> None:
         self.live = live
         self.table = Table()
+        self.pending = Pending()
         self.limiter = Limiter()
         self.sweep: Callable[[], None] = lambda: None
         """Called before counters are read, so that writes that ran out since are in them."""
@@ -88,7 +88,6 @@ class Telemetry:
         self._bound: object = None
         self.owners = Owners()
         self._checked = False
-        self._calls = 0
         self._active = True
         self.tracer = trace.get_tracer(semconv.SCOPE, __version__, tracer_provider)
         self._meter = metrics.get_meter(semconv.SCOPE, __version__, meter_provider)
@@ -101,6 +100,7 @@ class Telemetry:
                 if not self._active:
                     return []
                 self.sweep()
+                self.pending.flush()
                 return list(points())
 
             self._meter.create_observable_counter(metric.name, [callback], metric.unit, metric.meaning)
@@ -144,11 +144,9 @@ class Telemetry:
             self.table.errors[where] = self.table.errors.get(where, 0) + 1
 
     def overhead(self, spent: Mapping[str, float]) -> None:
-        # A histogram costs as much as half a span: one call in sixteen tells enough of its distribution.
-        self._calls += 1
-        if self._calls % OVERHEAD_EVERY == 1:
-            for phase, seconds in spent.items():
-                self._overhead.record(seconds, {semconv.PHASE: phase})
+        where = context.get_current()
+        for phase, seconds in spent.items():
+            self.pending.record(self._overhead, seconds, {semconv.PHASE: phase}, where)
 
     def unread(self, writes: list[Write]) -> None:
         with self.table.lock:
@@ -251,22 +249,21 @@ class Telemetry:
 
     def durations(self, recorder: SpanRecorder, seen: Observation, *, owned_elsewhere: bool) -> None:
         """The two duration histograms, with the call's span as exemplar."""
-        labels = self._label_attributes(recorder.labels) | {semconv.OPERATION: OPERATION}
+        labels = self._label_attributes(recorder.labels)
+        labels[semconv.OPERATION] = OPERATION
+        record = self.pending.record
+        if self.live.value.token_usage_metric and seen.usage is not None:
+            for kind, tokens in (("input", seen.usage.input_total), ("output", seen.usage.output)):
+                if tokens is not None:
+                    record(self._token_usage, tokens, labels | {semconv.TOKEN_TYPE: kind}, recorder.context)
         if seen.diagnosis is not None:
             labels[semconv.STATUS] = seen.diagnosis.status.value
         if seen.first_chunk is not None:
-            self._first_chunk.record(seen.first_chunk, labels, context=recorder.context)
-        if self._settings_token_usage() and seen.usage is not None:
-            base = {name: value for name, value in labels.items() if name != semconv.STATUS}
-            self._token_usage.record(seen.usage.input_total or 0, base | {semconv.TOKEN_TYPE: "input"})
-            self._token_usage.record(seen.usage.output or 0, base | {semconv.TOKEN_TYPE: "output"})
+            record(self._first_chunk, seen.first_chunk, labels, recorder.context)
         if seen.duration is not None and not owned_elsewhere:
             if seen.error_type:
                 labels = labels | {semconv.ERROR_TYPE: seen.error_type}
-            self._duration.record(seen.duration, labels, context=recorder.context)
-
-    def _settings_token_usage(self) -> bool:
-        return self.live.current().token_usage_metric
+            record(self._duration, seen.duration, labels, recorder.context)
 
     # --- log records ----------------------------------------------------------------------------------------
 
@@ -350,4 +347,5 @@ class Telemetry:
 
     def deactivate(self) -> None:
         """Stops reporting: observable instruments cannot be taken back."""
+        self.pending.flush()
         self._active = False

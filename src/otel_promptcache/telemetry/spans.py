@@ -169,7 +169,7 @@ def own_attributes(seen: Observation) -> Attributes:
         found |= {
             semconv.PREFIX_ID: print_.prefix_id,
             semconv.LINEAGE_ID: seen.lineage,
-            semconv.FINGERPRINT: print_.sections,
+            semconv.FINGERPRINT: ",".join(print_.sections),
             semconv.KEY_ID: print_.key_id,
         }
     for name, value in seen.native:

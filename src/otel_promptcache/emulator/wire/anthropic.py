@@ -5,6 +5,7 @@ Shapes follow the types of anthropic 2.12 and platform.claude.com/docs/en/api/me
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -20,6 +21,7 @@ dialect: Final[Dialect] = adapter
 path: Final = "/v1/messages"
 end: Final = b""
 
+_LIFETIMES: Final = (5 * MINUTE, HOUR)
 _CREATE_ONLY: Final = ("system", "tools")
 """Request fields that a message thread keeps from the request that created it."""
 
@@ -71,17 +73,18 @@ def _check_markers(body: Mapping[str, Any], prompt: Prompt) -> None:
     marks = prompt.breakpoints
     if len(marks) > most:
         raise invalid(f"A maximum of {most} blocks with cache_control may be provided. Found {len(marks)}.")
-    for before, after in zip(marks, marks[1:], strict=False):
+    for mark in marks:
+        if mark.ttl not in _LIFETIMES:
+            raise invalid("cache_control.ttl: Input should be '5m' or '1h'")
+        if prompt.segments[mark.length - 1].value == "":
+            raise invalid("cache_control cannot be set for empty text blocks")
+    for before, after in itertools.pairwise(marks):
         if after.ttl > before.ttl:
             raise invalid(
                 f"{adapter.path(prompt.segments[after.length - 1])}.cache_control.ttl: a ttl='{TTL_NAMES[after.ttl]}' "
                 f"cache_control block must not come after a ttl='{TTL_NAMES[before.ttl]}' cache_control block. "
                 "Note that blocks are processed in the following order: `tools`, `system`, `messages`."
             )
-    for mark in marks:
-        value = prompt.segments[mark.length - 1].value
-        if value == "":
-            raise invalid("cache_control cannot be set for empty text blocks")
     if prompt.automatic and all(mark.explicit for mark in marks) and marks:
         # The automatic marker falls on a block that has one of its own.
         ttl = TTL_SECONDS.get(string(mapping(body.get("cache_control")).get("ttl")), 5 * MINUTE)
@@ -183,7 +186,7 @@ def _content(exchange: Exchange) -> list[dict[str, Any]]:
 
 
 def _stop_reason(exchange: Exchange) -> str:
-    if exchange.truncated:
+    if exchange.truncated or speechless(exchange.body):
         return "max_tokens"
     return "tool_use" if exchange.reply.tool_calls else "end_turn"
 
@@ -194,9 +197,7 @@ def usage(exchange: Exchange) -> dict[str, Any]:
     by_ttl = dict(counts.writes)
     return {
         **_cumulative(exchange),
-        "cache_creation": {
-            f"ephemeral_{TTL_NAMES[ttl]}_input_tokens": by_ttl.get(ttl, 0) for ttl in (5 * MINUTE, HOUR)
-        },
+        "cache_creation": {f"ephemeral_{TTL_NAMES[ttl]}_input_tokens": by_ttl.get(ttl, 0) for ttl in _LIFETIMES},
         "service_tier": "standard",
         "inference_geo": string(exchange.body.get("inference_geo")) or "global",
         "speed": string(exchange.body.get("speed")) or "standard",

@@ -1,4 +1,4 @@
-"""OpenAI Responses on the wire, with the conversations that the server holds. Shapes follow the types of openai 3.54."""
+"""OpenAI Responses on the wire, held conversations included. Shapes follow the types of openai 3.54."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def _text_part(text: str) -> dict[str, Any]:
 def events(exchange: Exchange) -> Iterator[Event]:
     number = itertools.count()
 
-    def event(name: str, **fields: Any) -> Event:
+    def event(name: str, /, **fields: Any) -> Event:
         return name, {"type": name, "sequence_number": next(number), **fields}
 
     opened = _response(exchange, "in_progress", [], None)

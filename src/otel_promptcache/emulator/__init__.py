@@ -1,0 +1,30 @@
+"""A local stand-in for the model providers: the real caching rules, real HTTP, and a clock that can be moved.
+
+It reads requests with the same adapters and works by the same rule tables as the diagnosis, and answers in the
+providers' own shapes, so the unmodified SDKs talk to it. Needs the extra ``emulator``.
+
+``emulator()`` runs one in this process; ``app()`` gives the ASGI application alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Unpack
+
+from otel_promptcache.emulator.cache import Accounting
+from otel_promptcache.emulator.clock import Clock
+from otel_promptcache.emulator.engine import Emulator, Options, Received
+from otel_promptcache.emulator.faults import Fault
+from otel_promptcache.emulator.reply import Reply
+from otel_promptcache.emulator.running import emulator
+from otel_promptcache.emulator.server import application
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+
+def app(**options: Unpack[Options]) -> Starlette:
+    """The application of a new emulator; ``app.state.emulator`` is the emulator."""
+    return application(Emulator(**options))
+
+
+__all__ = ["Accounting", "Clock", "Emulator", "Fault", "Options", "Received", "Reply", "app", "emulator"]

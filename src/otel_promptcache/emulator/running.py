@@ -1,0 +1,75 @@
+"""An emulator that serves itself: uvicorn in a thread of this process, on the loopback interface only."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Unpack
+
+import uvicorn
+
+from otel_promptcache.emulator.engine import Emulator, Options
+from otel_promptcache.emulator.server import application
+
+HOST: Final = "127.0.0.1"
+
+_PATIENCE: Final = 5.0
+"""Seconds in which a server has to start; seconds that answers under way are given when it stops are a fifth."""
+
+
+@contextmanager
+def emulator(port: int = 0, **options: Unpack[Options]) -> Iterator[Emulator]:
+    """Runs an emulator on ``port`` of the loopback interface, 0 for a free one, while the block lasts.
+
+    with emulator() as provider:
+        client = anthropic.Anthropic(base_url=provider.url, api_key="any")
+        provider.clock.advance(301)
+    """
+    running = Emulator(**options)
+    listener = _listener(port)
+    running.url = f"http://{HOST}:{listener.getsockname()[1]}"
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application(running),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            log_level="critical",
+            timeout_keep_alive=60,
+        )
+    )
+    thread = threading.Thread(target=server.run, args=([listener],), name="emulator", daemon=True)
+    thread.start()
+    try:
+        _await_start(server, thread)
+        yield running
+    finally:
+        server.should_exit = True
+        thread.join(_PATIENCE / 5)
+        server.force_exit = True
+        thread.join(_PATIENCE)
+        listener.close()
+
+
+def _listener(port: int) -> socket.socket:
+    # With the protocol left open asyncio would not set TCP_NODELAY, and every answer would wait 40 ms for an
+    # acknowledgement of its head.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _await_start(server: uvicorn.Server, thread: threading.Thread) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while not server.started:
+        if not thread.is_alive() or time.monotonic() > deadline:
+            raise RuntimeError(f"the emulator did not start within {_PATIENCE:g} s")
+        time.sleep(0.002)
