@@ -28,6 +28,7 @@ Digest = NewType("Digest", bytes)
 Chain = NewType("Chain", bytes)
 
 DIGEST_SIZE: Final = 16
+MAX_ROLES: Final = 64
 SHORT: Final = 6
 """Bytes of a digest that are shown and exported in fingerprints and maps."""
 
@@ -38,17 +39,22 @@ _MAX_DETAIL: Final = 4 * 2**20
 class HashKey:
     """The key of every exported digest. Without a configured one, random: digests then compare in this process."""
 
-    __slots__ = ("id", "key")
+    __slots__ = ("_states", "id", "key")
 
     def __init__(self, configured: str = "") -> None:
         secret = configured.encode() if configured else os.urandom(32)
         self.key = blake2b(secret, digest_size=32, person=b"promptcache-key").digest()
+        self._states: dict[str, blake2b] = {}
         self.id = blake2b(self.key, digest_size=4, person=b"promptcache-id").hexdigest()
 
     def digest(self, role: str, data: bytes) -> Digest:
         """Digest of a segment's role and canonical bytes."""
-        state = blake2b(role.encode("utf-8", "surrogatepass"), digest_size=DIGEST_SIZE, key=self.key)
-        state.update(b"\0")
+        begun = self._states.get(role)
+        if begun is None:
+            begun = blake2b(role.encode("utf-8", "surrogatepass") + b"\0", digest_size=DIGEST_SIZE, key=self.key)
+            if len(self._states) < MAX_ROLES:  # a tool result's role carries the id of its call
+                self._states[role] = begun
+        state = begun.copy()
         state.update(data)
         return Digest(state.digest())
 

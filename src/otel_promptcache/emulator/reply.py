@@ -137,10 +137,8 @@ def _of_type(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> 
         case "null":
             return None
         case _:
-            text = _FORMATS.get(string(schema.get("format")), "ok")
-            return text.ljust(int(schema.get("minLength", 0)), ".")[
-                : int(schema.get("maxLength", len(text)) or 0) or None
-            ]
+            text = _FORMATS.get(string(schema.get("format")), "ok").ljust(int(schema.get("minLength", 0)), ".")
+            return text[: schema.get("maxLength")]
 
 
 def _number(schema: Mapping[str, Any]) -> float:

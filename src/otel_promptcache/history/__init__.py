@@ -21,9 +21,11 @@ TELLING: Final = 48
 class Info:
     """What is known of one distinct segment, wherever it stands. Shared by all prompts that contain it."""
 
-    __slots__ = ("__weakref__", "detail", "digest", "kind", "label", "last", "section", "size")
+    __slots__ = ("detail", "digest", "key", "kind", "label", "last", "refs", "section", "size")
 
     def __init__(self, digest: Digest, size: int, segment: Segment) -> None:
+        self.key = segment.key
+        self.refs = 0
         self.digest = digest
         self.size = size
         self.section = segment.section

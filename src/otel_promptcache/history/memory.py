@@ -14,7 +14,6 @@ import secrets
 import threading
 from collections import OrderedDict, deque
 from typing import Final
-from weakref import WeakValueDictionary
 
 from otel_promptcache.fingerprint import HashKey, canonical
 from otel_promptcache.history import TELLING, Entry, Info, Node, Sent, Sight, Write
@@ -52,7 +51,7 @@ class Memory:
         self._max = max_segments
         self._lock = threading.Lock()
         self._table: dict[int, Node] = {}
-        self._infos: WeakValueDictionary[int, Info] = WeakValueDictionary()
+        self._infos: dict[int, Info] = {}
         self._branches: OrderedDict[Scope, _Branch] = OrderedDict()
         self._by_id: OrderedDict[str, Sent] = OrderedDict()
         self._by_site: OrderedDict[tuple[str, str], Sent] = OrderedDict()
@@ -193,6 +192,7 @@ class Memory:
                 by_identity[id(earlier)] = earlier
                 if segment.section is Section.MESSAGES and info.size >= TELLING:
                     relatives.add(id(earlier))
+            info.refs += 1
             info.last = sent
             node = Node(
                 hash((parent.key, segment.key)),
@@ -303,6 +303,11 @@ class Memory:
             branch.nodes -= 1
             node.last = None
             node.entry = None
+            info = node.info
+            if info is not None:
+                info.refs -= 1
+                if not info.refs:
+                    self._infos.pop(info.key, None)
             node = node.parent
 
 

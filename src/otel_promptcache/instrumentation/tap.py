@@ -230,6 +230,8 @@ class Tapped:
     def __init__(self, inner: Any, reader: Reader) -> None:
         self._promptcache_inner = inner
         self._promptcache_reader = reader
+        # The anthropic SDK asks for this at every event: found is a tenth of missed.
+        self.stream_observer = getattr(inner, "stream_observer", None)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_promptcache"):

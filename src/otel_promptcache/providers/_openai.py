@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from otel_promptcache.model import Breakpoint, Section, Segment
-from otel_promptcache.providers._wire import Builder, count, mapping, string
+from otel_promptcache.providers._wire import Builder, count, mapping, marker, string
 from otel_promptcache.providers.rules import DAY, HOUR, MINUTE, TTL_SECONDS, rules_for
 
 provider: Final = "openai"
@@ -25,13 +25,11 @@ def parameter(built: Builder, path: str, value: object, default: object = None) 
         built.parameter(path, value)
 
 
-def marker(part: object) -> int | None:
-    """Lifetime in seconds of an explicit breakpoint on a part, or None."""
-    if type(part) is dict:
-        mark = part.get("prompt_cache_breakpoint")
-        if mark is not None:
-            return TTL_SECONDS.get(string(mapping(mark).get("ttl")), 30 * MINUTE)
-    return None
+def mark(built: Builder, marks: list[Breakpoint], part: object) -> None:
+    """Notes an explicit breakpoint behind the segment just added; lifetime 0 is the request's, see ``breakpoints``."""
+    found = marker(part, "prompt_cache_breakpoint")
+    if found is not None and not built.truncated:
+        marks.append(Breakpoint(len(built.segments), TTL_SECONDS.get(string(mapping(found).get("ttl")), 0), True))
 
 
 def options(body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -53,10 +51,12 @@ def breakpoints(
     body: Mapping[str, Any], segments: list[Segment], marks: list[Breakpoint], eligible: int
 ) -> tuple[Breakpoint, ...]:
     """Explicit marks, and the implicit one after ``eligible`` segments where the model places one."""
+    lifetime = retention(body) or 30 * MINUTE
+    marks = [place if place.ttl else place._replace(ttl=lifetime) for place in marks]
     implied = eligible and automatic(body) and rules_for(provider, string(body.get("model"))).implicit_mark
-    if implied and not any(mark.length == eligible for mark in marks):
-        marks = [*marks, Breakpoint(eligible, retention(body) or 30 * MINUTE, False)]
-    return tuple(mark for mark in marks if mark.length <= len(segments))
+    if implied and not any(place.length == eligible for place in marks):
+        marks = [*marks, Breakpoint(eligible, lifetime, False)]
+    return tuple(place for place in marks if place.length <= len(segments))
 
 
 def write_classes(details: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
@@ -75,7 +75,7 @@ def message_path(segment: Segment, field: str) -> str:
 def leading_instructions(messages: list[Any]) -> int:
     """How many messages at the start are instructions: they are the system prompt of these dialects."""
     for index, message in enumerate(messages):
-        if mapping(message).get("role") not in INSTRUCTION_ROLES:
+        if string(mapping(message).get("role")) not in INSTRUCTION_ROLES:
             return index
     return len(messages)
 

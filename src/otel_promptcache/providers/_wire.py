@@ -19,6 +19,9 @@ _new: Final = tuple.__new__
 MARKERS: Final = frozenset({"cache_control", "prompt_cache_breakpoint"})
 """Fields that place a breakpoint: part of the request, never of the cached text."""
 
+_NESTING: Final = ("content", "output")
+"""Fields in which the result of a tool has parts of its own, which can be marked too."""
+
 
 def structure(value: Any) -> bytes:
     """Bytes that are equal exactly when two wire values are; key order is significant.
@@ -40,13 +43,28 @@ def repr_type(value: object) -> str:
 
 
 def unmarked(block: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The block without breakpoint fields, also those of parts nested in its ``content``."""
+    """The block without breakpoint fields, also those of parts nested in a tool's result."""
     if not MARKERS.isdisjoint(block):
         block = {name: value for name, value in block.items() if name not in MARKERS}
-    content = block.get("content")
-    if type(content) is list and any(type(part) is dict and not MARKERS.isdisjoint(part) for part in content):
-        block = {**block, "content": [unmarked(part) if type(part) is dict else part for part in content]}
+    for field in _NESTING:
+        parts = block.get(field)
+        if type(parts) is list and any(type(part) is dict and not MARKERS.isdisjoint(part) for part in parts):
+            block = {**block, field: [unmarked(part) if type(part) is dict else part for part in parts]}
     return block
+
+
+def marker(block: object, name: str) -> object | None:
+    """The breakpoint field of a block or, where it has none, of the last part nested in it that does."""
+    if type(block) is not dict:
+        return None
+    mark = block.get(name)
+    if mark is None:
+        for field in _NESTING:
+            parts = block.get(field)
+            if type(parts) is list:
+                marks = (part.get(name) for part in reversed(parts) if type(part) is dict)
+                mark = next((found for found in marks if found is not None), mark)
+    return mark
 
 
 def text_of(block: object, types: frozenset[str]) -> str | None:
@@ -56,10 +74,10 @@ def text_of(block: object, types: frozenset[str]) -> str | None:
     """
     if type(block) is str:
         return block
-    if type(block) is dict and block.get("type") in types:
-        text = block.get("text")
-        if type(text) is str and len(block) - sum(name in block for name in MARKERS) == 2:
-            return text
+    if type(block) is dict:
+        kind, text = block.get("type"), block.get("text")
+        if type(text) is str and type(kind) is str and kind in types:
+            return text if len(block) - sum(name in block for name in MARKERS) == 2 else None
     return None
 
 
@@ -103,7 +121,7 @@ class Builder:
         else:
             index = min(len(messages), start + max(0, room))
         self.characters = characters
-        if characters > MAX_CHARACTERS or index - start >= room:
+        if characters > MAX_CHARACTERS or (index < len(messages) and index - start >= room):
             self.truncated = True
             return len(messages)
         return index
@@ -144,7 +162,7 @@ def count(value: object) -> int | None:
     """A token count, or None for what is no count. Providers send null, strings and floats at times."""
     if type(value) is int:
         return value if value >= 0 else None
-    if type(value) is float and value >= 0 and value == int(value):
+    if type(value) is float and value >= 0 and value.is_integer():
         return int(value)
     return None
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from otel_promptcache.model import Answer, Breakpoint, Kind, Prompt, Section, Segment, Usage
-from otel_promptcache.providers._wire import Builder, as_list, count, mapping, string, text_of
+from otel_promptcache.providers._wire import Builder, as_list, count, mapping, marker, string, text_of
 from otel_promptcache.providers.rules import HOUR, MINUTE, TTL_SECONDS
 
 name: Final = "anthropic"
@@ -48,7 +48,7 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
     marks: list[Breakpoint] = []
 
     def mark(block: object) -> None:
-        if type(block) is dict and (control := block.get("cache_control")) is not None:
+        if (control := marker(block, "cache_control")) is not None and not built.truncated:
             marks.append(Breakpoint(len(built.segments), _ttl(control), True))
 
     for index, tool in enumerate(as_list(body.get("tools"))):
@@ -59,7 +59,7 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
 
     system = body.get("system")
     if type(system) is str:
-        built.text(Section.SYSTEM, 0, -1, "system", system)
+        built.text(Section.SYSTEM, -1, -1, "system", system)
     else:
         for index, block in enumerate(as_list(system)):
             _content(built, Section.SYSTEM, index, -1, "system", block)
@@ -146,7 +146,7 @@ def path(segment: Segment) -> str:
         case Section.TOOLS:
             return f"tools[{segment.element}]"
         case Section.SYSTEM:
-            return f"system[{segment.element}]" if type(segment.value) is dict else "system"
+            return "system" if segment.element < 0 else f"system[{segment.element}]"
         case Section.MESSAGES:
             content = f"messages[{segment.element}].content"
             return content if segment.item < 0 else f"{content}[{segment.item}]"

@@ -98,8 +98,7 @@ def _parts(built: Builder, marks: list[Breakpoint], section: Section, index: int
                 built.text(section, index, item, who, text, kind)
             else:
                 built.block(section, index, item, who, part, _KINDS.get(string(mapping(part).get("type")), Kind.OTHER))
-            if (ttl := _openai.marker(part)) is not None:
-                marks.append(Breakpoint(len(built.segments), ttl, True))
+            _openai.mark(built, marks, part)
     for number, call in enumerate(as_list(message.get("tool_calls"))):
         built.block(section, index, -2 - number, who, call, Kind.TOOL_USE)
     if "reasoning_content" in message and message["reasoning_content"] is not None:

@@ -90,6 +90,7 @@ def _item(built: Builder, marks: list[Breakpoint], index: int, item: Mapping[str
     if not role:
         plain = {field: value for field, value in item.items() if field not in _EPHEMERAL}
         built.block(section, index, -1, kind, plain, _KINDS.get(kind, Kind.OTHER))
+        _openai.mark(built, marks, plain)
         return kind.endswith("_output")
     content = item.get("content")
     if type(content) is str:
@@ -108,8 +109,7 @@ def _item(built: Builder, marks: list[Breakpoint], index: int, item: Mapping[str
                     part,
                     _KINDS.get(string(mapping(part).get("type")), Kind.OTHER),
                 )
-            if (ttl := _openai.marker(part)) is not None:
-                marks.append(Breakpoint(len(built.segments), ttl, True))
+            _openai.mark(built, marks, part)
     return role == "user"
 
 
