@@ -13,7 +13,6 @@ import logging
 import os
 import random
 import secrets
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter, time, time_ns
@@ -102,27 +101,26 @@ class Telemetry(Protocol):
 
 
 class Breaker:
-    """Falls back to counting tokens when diagnosis fails or takes too long too often."""
+    """Falls back to counting tokens when diagnosis fails or takes too long too often.
+
+    It has no lock: a strike more or less between threads does not matter, a lock held across a fork would.
+    """
 
     def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
         self._clock = clock
-        self._strikes: deque[float] = deque()
-        self._lock = threading.Lock()
+        self._strikes: deque[float] = deque(maxlen=STRIKES)
         self._open_until = 0.0
         self._said = False
 
     def strike(self, why: str, weight: int = 1) -> None:
         now = self._clock()
-        with self._lock:
-            self._strikes.extend([now] * weight)
-            while self._strikes and now - self._strikes[0] > STRIKE_WINDOW:
-                self._strikes.popleft()
-            if len(self._strikes) < STRIKES:
-                return
-            self._strikes.clear()
-            self._open_until = now + PAUSE
-            said, self._said = self._said, True
-        if not said:
+        self._strikes.extend([now] * weight)
+        if len(self._strikes) < STRIKES or now - self._strikes[0] > STRIKE_WINDOW:
+            return
+        self._strikes.clear()
+        self._open_until = now + PAUSE
+        if not self._said:
+            self._said = True
             log.warning(
                 "otel-promptcache: diagnosis pauses for %d s (%s); tokens and cost go on. "
                 "OTEL_PROMPTCACHE_BUDGET_MS sets the limit, OTEL_PROMPTCACHE_MODE=tokens turns diagnosis off",

@@ -28,7 +28,7 @@ class Worker:
         self._reset()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._reset)
-        atexit.register(self.flush)
+        self.flush_last()
 
     def _reset(self) -> None:
         self._jobs: deque[Callable[[], None]] = deque()
@@ -81,6 +81,12 @@ class Worker:
             if jobs:  # something came between the last look and the word that all is done
                 idle.clear()
                 wake.set()
+
+    def flush_last(self) -> None:
+        """Has the queue emptied at exit before anything that is registered by now: exit handlers run backwards, and
+        what is queued must be written before an SDK that was set up after us shuts down."""
+        atexit.unregister(self.flush)
+        atexit.register(self.flush)
 
     def flush(self, timeout: float = FLUSH_SECONDS) -> bool:
         """Waits until everything queued is done, ``timeout`` seconds at most."""

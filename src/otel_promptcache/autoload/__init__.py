@@ -77,7 +77,7 @@ def _begin() -> None:
         instrument()
         running = runtime.running()
         if running is not None:
-            running.telemetry.configure = configure_sdk
+            running.telemetry.before_first_call.insert(0, configure_sdk)
     except Exception as error:
         import logging
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Final
 
 from otel_promptcache import semconv, settings
@@ -95,10 +96,23 @@ def _rules() -> str:
     return "## Caching rules\n\n" + _table(head, rows)
 
 
+def _break_even() -> str:
+    """Reads after which a write has paid for itself: the least whole N with N (1 - r) > w - 1."""
+    reads = (Decimal("0.1"), Decimal("0.05"), Decimal("0.025"))
+    writes = (("5 minutes, 30 minutes", Decimal("1.25")), ("1 hour", Decimal(2)), ("12 hours", Decimal("2.5")))
+    rows = [
+        (lifetime, f"{write}x", *(int((write - 1) / (1 - read)) + 1 for read in reads)) for lifetime, write in writes
+    ]
+    head = ("lifetime", "write price", *(f"reads at {read}x" for read in reads))
+    intro = "Reads until a cache write has paid for itself; prices in multiples of the input price.\n\n"
+    return "## Break-even\n\n" + intro + _table(head, rows)
+
+
 _PARTS: Final = {
     "settings": _settings,
     "verdicts": _verdicts,
     "fields": _fields,
     "metrics": _metrics,
     "rules": _rules,
+    "break-even": _break_even,
 }

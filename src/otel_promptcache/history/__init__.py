@@ -154,6 +154,8 @@ class Sight:
     """The request whose server-held history this one continues."""
     kin: tuple[Sent, ...] = ()
     """Requests, in any scope, that contain segments this one has behind the shared prefix; most in common first."""
+    held: bool = False
+    """Whether the server holds history that is not among the segments."""
     relative: Sent | None = None
     """The first of ``kin`` that has a telling message in common: the same conversation, rewritten."""
     site: Sent | None = None

@@ -17,7 +17,7 @@ from typing import Final
 
 from otel_promptcache.fingerprint import HashKey, canonical
 from otel_promptcache.history import TELLING, Entry, Info, Node, Sent, Sight, Write
-from otel_promptcache.model import Kind, Link, Prompt, Scope, Section, Usage
+from otel_promptcache.model import Kind, Link, Prompt, Scope, Section, Segment, Usage
 from otel_promptcache.providers.rules import Matching, Rules, rules_for
 
 MAX_SCOPES: Final = 4096
@@ -79,6 +79,7 @@ class Memory:
             sent = Sent(scope, now, link, route, conversation)
             sight = Sight(sent, nodes, nodes[-1].last if nodes else None)
             if prompt.previous_id or prompt.conversation_id or conversation:
+                sight.held = bool(prompt.previous_id or prompt.conversation_id)
                 sight.holder = self._holder(prompt, conversation)
             sight.site = self._by_site.get((route, scope.endpoint))
             _simulate(sight, prompt, rules, now)
@@ -99,6 +100,8 @@ class Memory:
                 sent.response_id = response_id
                 self._remember_id(response_id, sent)
             if usage is None or not usage.available:
+                if not sent.readable:
+                    _withdraw(sight)
                 return
             self._learn(sight, usage)
             if usage.read:
@@ -170,83 +173,74 @@ class Memory:
     # --- recording ------------------------------------------------------------------------------------------
 
     def _record(self, branch: _Branch, prompt: Prompt, sight: Sight, rules: Rules, now: float) -> None:
-        sent, segments = sight.sent, prompt.segments
-        nodes = sight.nodes
-        for node in nodes:
+        sent = sight.sent
+        for node in sight.nodes:
             node.last = sent
-        fresh = []
-        kin: dict[int, int] = {}
-        by_identity: dict[int, Sent] = {}
-        relatives: set[int] = set()
-        parent = nodes[-1] if nodes else branch.root
-        for segment in segments[sight.shared :]:
-            info = self._infos.get(segment.key)
-            if info is None:
-                data = canonical(segment)
-                info = Info(self._key.digest(segment.role, data), len(data), segment)
-                self._infos[segment.key] = info
-                fresh.append((info, segment))
-            elif (earlier := info.last) is not None and earlier.leaf is not None:
-                # What is long is telling; that everybody says "yes" is not.
-                kin[id(earlier)] = kin.get(id(earlier), 0) + info.size
-                by_identity[id(earlier)] = earlier
-                if segment.section is Section.MESSAGES and info.size >= TELLING:
-                    relatives.add(id(earlier))
-            info.refs += 1
-            info.last = sent
-            node = Node(
-                hash((parent.key, segment.key)),
-                parent,
-                info,
-                self._key.chain(parent.chain, info.digest),
-                segment.element,
-            )
-            self._table[node.key] = node
-            parent.refs += 1
-            branch.nodes += 1
-            node.last = sent
-            nodes.append(node)
-            parent = node
-        if fresh:
-            sight.fresh = fresh
-        if kin:
-            sight.kin = tuple(
-                by_identity[identity] for identity in sorted(kin, key=kin.__getitem__, reverse=True)[:MAX_KIN]
-            )
-            sight.relative = next((one for one in sight.kin if id(one) in relatives), None)
-        sent.leaf = parent
-        parent.refs += 1
-        if rules.matching is Matching.BREAKPOINT:
-            places = []
-            for place in prompt.breakpoints:
-                if 0 < place.length <= len(nodes):
-                    node = nodes[place.length - 1]
-                    places.append((node, place.ttl))
-                    if node.entry is None or not node.entry.alive(now):
-                        node.entry = Entry(place.ttl, now)
-            sent.breakpoints = tuple(places)
+        sent.leaf = self._extend(branch, prompt, sight)
+        sent.leaf.refs += 1
+        if rules.matching is Matching.BREAKPOINT and prompt.breakpoints:
+            sent.breakpoints = _place_entries(prompt, sight.nodes, now)
         branch.sent.append(sent)
-        self._by_site[(sent.route, sent.scope.endpoint)] = sent
-        self._by_site.move_to_end((sent.route, sent.scope.endpoint))
-        while len(self._by_site) > MAX_SCOPES:
+        site = (sent.route, sent.scope.endpoint)
+        self._by_site[site] = sent
+        self._by_site.move_to_end(site)
+        if len(self._by_site) > MAX_SCOPES:
             self._by_site.popitem(last=False)
         for identity in (prompt.conversation_id, sent.conversation):
             if identity:
                 self._remember_id(identity, sent)
         self._trim(branch)
 
+    def _extend(self, branch: _Branch, prompt: Prompt, sight: Sight) -> Node:
+        """Adds the nodes that are new and notes which earlier requests their segments were in; returns the last."""
+        nodes, sent = sight.nodes, sight.sent
+        fresh: list[tuple[Info, Segment]] = []
+        kin: dict[int, tuple[int, Sent]] = {}
+        relatives: set[int] = set()
+        parent = nodes[-1] if nodes else branch.root
+        for segment in prompt.segments[sight.shared :]:
+            info = self._infos.get(segment.key)
+            if info is None:
+                data = canonical(segment)
+                info = self._infos[segment.key] = Info(self._key.digest(segment.role, data), len(data), segment)
+                fresh.append((info, segment))
+            elif (earlier := info.last) is not None and earlier.leaf is not None:
+                # What is long is telling; that everybody says "yes" is not.
+                kin[id(earlier)] = (kin.get(id(earlier), (0, earlier))[0] + info.size, earlier)
+                if segment.section is Section.MESSAGES and info.size >= TELLING:
+                    relatives.add(id(earlier))
+            info.refs += 1
+            info.last = sent
+            chain = self._key.chain(parent.chain, info.digest)
+            node = Node(hash((parent.key, segment.key)), parent, info, chain, segment.element)
+            self._table[node.key] = node
+            parent.refs += 1
+            node.last = sent
+            nodes.append(node)
+            parent = node
+        branch.nodes += len(nodes) - sight.shared
+        if fresh:
+            sight.fresh = fresh
+        if kin:
+            ordered = sorted(kin.values(), key=lambda pair: pair[0], reverse=True)
+            sight.kin = tuple(earlier for _, earlier in ordered[:MAX_KIN])
+            sight.relative = next((one for one in sight.kin if id(one) in relatives), None)
+        return parent
+
     def _learn(self, sight: Sight, usage: Usage) -> None:
         """Takes token counts over to the nodes they belong to."""
         sent = sight.sent
+        # What the server held is counted, but is not on the wire: such counts belong to no prefix of ours.
+        held = sight.held
         sent.total = usage.input_total
         if usage.read is not None or usage.write is not None:
             sent.cached = (usage.read or 0) + (usage.write or 0)
-        if sent.leaf is not None and usage.input_total and not sight.holder:
+        if sent.leaf is not None and usage.input_total and not held:
             sent.leaf.tokens = usage.input_total
         if sent.breakpoints:
             if sent.cached:
                 last = max((node for node, _ in sent.breakpoints), key=lambda node: node.length)
-                if not sight.holder:
+                if not held:
                     last.tokens = sent.cached
                     if usage.read and 0 < sight.live < last.length:
                         # What was read ends exactly at the entry that matched.
@@ -309,6 +303,28 @@ class Memory:
                 if not info.refs:
                     self._infos.pop(info.key, None)
             node = node.parent
+
+
+def _place_entries(prompt: Prompt, nodes: list[Node], now: float) -> tuple[tuple[Node, int], ...]:
+    """Notes an entry at each breakpoint that has no living one; returns the places with their lifetimes."""
+    places = tuple(
+        (nodes[place.length - 1], place.ttl) for place in prompt.breakpoints if 0 < place.length <= len(nodes)
+    )
+    for node, ttl in places:
+        if node.entry is None or not node.entry.alive(now):
+            node.entry = Entry(ttl, now)
+    return places
+
+
+def _withdraw(sight: Sight) -> None:
+    """Takes back what was assumed of a request that failed before its response began: it left nothing to read."""
+    sent = sight.sent
+    for node, _ in sent.breakpoints:
+        if node.entry is not None and node.entry.used == sent.at and not node.entry.readable:
+            node.entry = None
+    for node in sight.nodes:
+        if node.last is sent:
+            node.last = sight.previous if node.length <= sight.shared else None
 
 
 def _simulate(sight: Sight, prompt: Prompt, rules: Rules, now: float) -> None:

@@ -30,6 +30,7 @@ class Reader:
     """Reads usage out of a response body while it passes. No method raises; each is told once."""
 
     __slots__ = (
+        "_begun",
         "_call",
         "_done",
         "_event_stream",
@@ -50,6 +51,7 @@ class Reader:
         self._size = 0
         self._held = 0
         self._state: dict[str, Any] = {}
+        self._begun = False
         self._first = True
         self._done = False
         self.idle = False
@@ -60,7 +62,8 @@ class Reader:
         if self._done:
             return
         try:
-            if self._first:
+            if not self._begun:
+                self._begun = True
                 self._call.begun(streaming=self._event_stream)
             if self._inflate is not None:
                 chunk = self._inflate(chunk)

@@ -14,7 +14,8 @@ from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
-from opentelemetry import baggage, context, metrics, trace
+from opentelemetry import baggage, metrics, trace
+from opentelemetry.context import Context, get_current  # by name: our own module is called context too
 from opentelemetry.metrics import CallbackOptions, MeterProvider
 from opentelemetry.metrics import Observation as Point
 
@@ -77,8 +78,8 @@ class Telemetry:
         self.limiter = Limiter()
         self.sweep: Callable[[], None] = lambda: None
         """Called before counters are read, so that writes that ran out since are in them."""
-        self.configure: Callable[[], None] | None = None
-        """Called before the first call is recorded, where an SDK is to be set up then."""
+        self.before_first_call: list[Callable[[], None]] = []
+        """Called before the first call is recorded: the last moment to set up an SDK."""
         self._key = key
         self._provider = tracer_provider
         self._meter_provider = meter_provider
@@ -133,8 +134,8 @@ class Telemetry:
         return SpanRecorder(self, seen, started_ns)
 
     def _first_call(self) -> None:
-        if self.configure is not None:
-            self.configure()
+        for prepare in self.before_first_call:
+            prepare()
         problem = self.check()
         if problem is not None:
             log.warning("otel-promptcache: calls are observed, but nothing is exported: %s", problem)
@@ -144,7 +145,7 @@ class Telemetry:
             self.table.errors[where] = self.table.errors.get(where, 0) + 1
 
     def overhead(self, spent: Mapping[str, float]) -> None:
-        where = context.get_current()
+        where = get_current()
         for phase, seconds in spent.items():
             self.pending.record(self._overhead, seconds, {semconv.PHASE: phase}, where)
 
@@ -267,7 +268,7 @@ class Telemetry:
 
     # --- log records ----------------------------------------------------------------------------------------
 
-    def _log(self, name: str, attributes: Attributes, where: context.Context) -> None:
+    def _log(self, name: str, attributes: Attributes, where: Context) -> None:
         from opentelemetry import _logs
         from opentelemetry._logs import LogRecord, SeverityNumber
 
@@ -328,7 +329,7 @@ class Telemetry:
             found[semconv.MAP_BASE] = sight.nodes[shared - 1].chain.hex()
         if len(rest) > room or prompt.truncated:
             found[semconv.MAP_TRUNCATED] = True
-        self._log(semconv.EVENT_PROMPT, found, context.get_current())
+        self._log(semconv.EVENT_PROMPT, found, get_current())
 
     # --- is anybody listening? ------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from otel_promptcache.providers import Dialect
 from otel_promptcache.providers import _openai as dialect_options
 from otel_promptcache.providers import openai_responses as adapter
 from otel_promptcache.providers._wire import as_list, mapping, string
-from otel_promptcache.providers.rules import HOUR, MINUTE, TTL_NAMES
+from otel_promptcache.providers.rules import HOUR
 
 dialect: Final[Dialect] = adapter
 path: Final = "/v1/responses"
@@ -82,10 +82,8 @@ def usage(exchange: Exchange) -> dict[str, Any]:
     counts = exchange.accounting
     details: dict[str, Any] = {"cached_tokens": counts.read, "cache_write_tokens": counts.write}
     if _openai.reports_writes(exchange.prompt):
-        by_ttl = dict(counts.writes)
-        details["cache_write_tokens_details"] = {
-            f"ttl_{TTL_NAMES[ttl]}_tokens": by_ttl.get(ttl, 0) for ttl in (30 * MINUTE, 12 * HOUR)
-        }
+        long = dict(counts.writes).get(12 * HOUR, 0)
+        details["cache_write_tokens_details"] = {"ttl_30m_tokens": counts.write - long, "ttl_12h_tokens": long}
     return {
         "input_tokens": counts.total,
         "input_tokens_details": details,
