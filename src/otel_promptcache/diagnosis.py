@@ -96,6 +96,13 @@ class _Case:
     def ttl(self) -> int:
         return self.prompt.retention or self.rules.ttl
 
+    @property
+    def unmarked(self) -> bool:
+        """Whether nothing in the request asks for caching where the provider does not cache by itself."""
+        if self.rules.matching is Matching.PREFIX or self.prompt.breakpoints:
+            return False
+        return self.rules.needs_marker or not self.prompt.automatic
+
 
 def diagnose(prompt: Prompt, sight: Sight, usage: Usage | None, rules: Rules) -> Diagnosis:
     """The verdict on one call. ``usage`` may still lack output tokens; they play no part."""
@@ -132,7 +139,7 @@ def _unexpected(case: _Case, read: int) -> Diagnosis:
         last = max((place.length for place in case.prompt.breakpoints), default=len(case.sight.nodes))
         if case.total < case.rules.minimum:
             return Diagnosis(Status.UNCACHEABLE, Reason.BELOW_MINIMUM)
-        if case.rules.needs_marker and not case.prompt.breakpoints and not case.prompt.previous_id:
+        if case.unmarked and not case.prompt.previous_id:
             return Diagnosis(Status.UNCACHEABLE, Reason.BREAKPOINT_MISSING)
         if case.prompt.breakpoints and case.usage.write == 0 and case.tokens_at(last)[0] < case.rules.minimum:
             return Diagnosis(Status.UNCACHEABLE, Reason.BELOW_MINIMUM)
@@ -178,7 +185,7 @@ def _expect_shared(case: _Case) -> _Expectation:
             reason = Reason.LOOKBACK_EXCEEDED
         else:
             reason = Reason.CONCURRENT_WRITE
-    elif case.rules.needs_marker and not case.prompt.breakpoints and sight.previous is not None:
+    elif case.unmarked and sight.previous is not None:
         length = max((node.length for node, _ in sight.previous.breakpoints if node.length <= sight.shared), default=0)
         reason = Reason.BREAKPOINT_MISSING
     if not length:
@@ -253,7 +260,12 @@ class _Leading:
 def _blame(case: _Case, old: Sequence[Info], new: Sequence[Info], at: int) -> type[_Whole | _Leading] | None:
     """Whether a difference at ``at`` broke a prefix that was meant to be shared, and how much of it."""
     later = {id(info) for info in old[at:] if info.size >= TELLING}
-    together = any(id(info) in later and info.section is Section.MESSAGES for info in new[at:])
+    # The newest message shows nothing: two agents may well be asked the same question.
+    segments = case.prompt.segments
+    together = any(
+        id(info) in later and info.section is Section.MESSAGES and segment.element < segments[-1].element
+        for info, segment in zip(new[at:], segments[at:], strict=True)
+    )
     if old[at].section in LEADING or new[at].section in LEADING:
         if together:
             return _Whole
@@ -262,7 +274,6 @@ def _blame(case: _Case, old: Sequence[Info], new: Sequence[Info], at: int) -> ty
         return _Whole
     # Nothing behind the difference is shared. An edited last turn is a fork, not an accident; a rewritten earlier
     # one still shows itself as a version of what stood there.
-    segments = case.prompt.segments
     if segments[at].element < segments[-1].element and fingerprint.similar(old[at].detail, _detail(case, at)):
         return _Whole
     return None
@@ -270,15 +281,15 @@ def _blame(case: _Case, old: Sequence[Info], new: Sequence[Info], at: int) -> ty
 
 def _versions(case: _Case, old: Sequence[Info], new: Sequence[Info], at: int) -> bool:
     """Whether the leading parts of two prompts are versions of one another, not two agents' prompts."""
-    if at > 0 and any(info.section in (Section.TOOLS, Section.SYSTEM) and info.size >= TELLING for info in new[:at]):
+    both_system = old[at].section is Section.SYSTEM and new[at].section is Section.SYSTEM
+    if both_system and fingerprint.similar(old[at].detail, _detail(case, at)):
         return True
-    if new[at].section is Section.PARAMETERS or old[at].section is Section.PARAMETERS:
-        common = {id(info) for info in old if info.section in LEADING and info.size >= TELLING}
-        return any(id(info) in common for info in new)
-    if fingerprint.similar(old[at].detail, _detail(case, at)):
-        return True
-    rest = {id(info) for info in old[at:] if info.section in LEADING and info.size >= TELLING}
-    return any(id(info) in rest for info in new[at:])
+    # Agents share tools, and tools share their layout; who shares a piece of the system prompt is the same agent.
+    told = {id(info) for info in old if info.section is Section.SYSTEM and info.size >= TELLING}
+    if told:
+        return any(id(info) in told for info in new)
+    tools = {id(info) for info in old if info.section is Section.TOOLS and info.size >= TELLING}
+    return any(id(info) in tools for info in new)
 
 
 def _expect_other_scope(

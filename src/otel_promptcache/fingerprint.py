@@ -144,6 +144,10 @@ def text(segment: Segment) -> str | None:
         value = value["text"]
     if type(value) is str:
         return value
+    if type(value) is dict and segment.kind is Kind.TOOL_RESULT:
+        for field in ("content", "output"):
+            if type(value.get(field)) is str:
+                return value[field]  # type: ignore[no-any-return]
     try:
         return json.dumps(unmarked(value) if type(value) is dict else value, ensure_ascii=False, indent=0)
     except (TypeError, ValueError, RecursionError):
@@ -168,6 +172,8 @@ def difference(old: Detail | None, new: Detail | None, segment: Segment) -> Diff
     """What parts an earlier text, known by its hashes, from the present one."""
     if old is None or new is None:
         return Difference(None, None)
+    if old == new:
+        return Difference(Cause.EDITED, None)  # the text is equal: what differs is around it
     start, old_end, new_end = _changed(old.lines, new.lines)
     # Where one text is the beginning of the other they part at the end of its last line.
     line = max(1, min(start + 1, len(old.lines), len(new.lines)))

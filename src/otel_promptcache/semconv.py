@@ -73,7 +73,7 @@ PROMPT_VERSION: Final = _field(
     "gen_ai.prompt.version", "string", "Template version from `prompt()`.", cardinality="bounded"
 )
 REQUEST_STREAM: Final = _field("gen_ai.request.stream", "boolean", "Whether a stream was asked for.", "span", "low")
-REQUEST_MAX_TOKENS: Final = _field("gen_ai.request.max_tokens", "int", "Output limit asked for.", "span")
+REQUEST_MAX_TOKENS: Final = _field("gen_ai.request.max_tokens", "int", "Output limit asked for.")
 FINISH_REASONS: Final = _field(
     "gen_ai.response.finish_reasons", "string[]", "Why the model stopped.", "span, ledger", "low"
 )
@@ -85,9 +85,7 @@ CACHE_READ_TOKENS: Final = _field(
 CACHE_WRITE_TOKENS: Final = _field(
     "gen_ai.usage.cache_write.input_tokens", "int", "Input tokens written to the provider's cache."
 )
-REASONING_TOKENS: Final = _field(
-    "gen_ai.usage.reasoning.output_tokens", "int", "Output tokens spent on reasoning.", "span"
-)
+REASONING_TOKENS: Final = _field("gen_ai.usage.reasoning.output_tokens", "int", "Output tokens spent on reasoning.")
 TIME_TO_FIRST_CHUNK: Final = _field(
     "gen_ai.response.time_to_first_chunk",
     "double",
@@ -99,7 +97,7 @@ TOKEN_MODALITY: Final = _field(
 TOKEN_TYPE: Final = _field(
     "gen_ai.token.type", "string", "`input` or `output`, on the older histogram.", "metric", "low"
 )
-SERVER_ADDRESS: Final = _field("server.address", "string", "Host of the endpoint.", "span, metric", "bounded")
+SERVER_ADDRESS: Final = _field("server.address", "string", "Host of the endpoint.", "span", "bounded")
 SERVER_PORT: Final = _field("server.port", "int", "Port of the endpoint.", "span", "low")
 ERROR_TYPE: Final = _field(
     "error.type",
@@ -108,7 +106,7 @@ ERROR_TYPE: Final = _field(
     "span, metric, ledger",
     "low",
 )
-RESEND_COUNT: Final = _field("http.request.resend_count", "int", "Attempts after the first.", "span", "low")
+RESEND_COUNT: Final = _field("http.request.resend_count", "int", "Attempts after the first.", cardinality="low")
 
 # --- Ours: verdict ------------------------------------------------------------------------------------------
 
@@ -164,7 +162,8 @@ KEY_ID: Final = _field(
     "promptcache.key.id",
     "string",
     "Names the hash key; fingerprints compare only under one.",
-    cardinality="low",
+    "span, ledger, prompt map",
+    "low",
 )
 LINEAGE_ID: Final = _field("promptcache.lineage.id", "string", "Conversation inferred from shared prefixes.")
 ROUTE: Final = _field(
@@ -183,7 +182,9 @@ NATIVE: Final = _field(
     "string",
     "Prefix of the provider's own verdict, verbatim: `.type`, `.missed_tokens`.",
 )
-SCHEMA_VERSION: Final = _field("promptcache.schema", "int", "Version of these meanings.", cardinality="low")
+SCHEMA_VERSION: Final = _field(
+    "promptcache.schema", "int", "Version of these meanings.", "span, ledger, prompt map", "low"
+)
 
 # --- Ours: metric labels and event fields -------------------------------------------------------------------
 
@@ -192,7 +193,9 @@ TTL: Final = _field(
 )
 WHERE: Final = _field("promptcache.where", "string", "Room in which an error of ours happened.", "metric", "low")
 PHASE: Final = _field("promptcache.phase", "string", "`request` or `response`.", "metric", "low")
-CALL_ID: Final = _field("promptcache.call.id", "string", "Identifies a call across retried exports.", "ledger")
+CALL_ID: Final = _field(
+    "promptcache.call.id", "string", "Identifies a call across retried exports.", "ledger, prompt map"
+)
 WRITE_TOKENS_BY_TTL: Final = _field(
     "promptcache.write.tokens",
     "int",
@@ -201,24 +204,30 @@ WRITE_TOKENS_BY_TTL: Final = _field(
 )
 UNCACHED_TOKENS: Final = _field("promptcache.uncached_tokens", "int", "Input neither read nor written.", "ledger")
 PREFIX_CHAIN: Final = _field(
-    "promptcache.prefix.chain", "string", "Keyed digest of the whole prompt.", "ledger", content=Content.HASH
+    "promptcache.prefix.chain",
+    "string",
+    "Keyed digest of the whole prompt.",
+    "ledger, prompt map",
+    content=Content.HASH,
 )
 DURATION: Final = _field("promptcache.duration", "double", "Seconds from request to last byte.", "ledger")
 MAP_SEGMENTS: Final = _field(
     "promptcache.map",
     "string",
-    "Packed segments: digest, length, kind, breakpoint.",
+    "Base64 of 11 bytes a segment: 6 of digest, 3 of length in bytes, 1 of section and kind, 1 of breakpoint.",
     "prompt map",
     content=Content.HASH,
 )
 MAP_BASE: Final = _field(
     "promptcache.map.base",
     "string",
-    "Chain digest of the prompt that the map is a delta to.",
+    "Chain digest of the whole prompt that the map is a delta to.",
     "prompt map",
     content=Content.HASH,
 )
-MAP_SHARED: Final = _field("promptcache.map.shared", "int", "Leading segments taken over from the base.", "prompt map")
+MAP_SHARED: Final = _field(
+    "promptcache.map.shared", "int", "Leading segments, breakpoints included, taken over from the base.", "prompt map"
+)
 MAP_TRUNCATED: Final = _field(
     "promptcache.map.truncated", "boolean", "True when 8 KiB did not suffice.", "prompt map", "low"
 )
@@ -235,13 +244,22 @@ class Metric(NamedTuple):
     meaning: str
     kind: str = "counter"
     labels: tuple[str, ...] = ()
+    boundaries: tuple[float, ...] = ()
+    """Of a histogram's buckets; the default ones are made for milliseconds."""
 
 
 METRICS: Final[list[Metric]] = []
 
 
-def _metric(name: str, unit: str, meaning: str, kind: str = "counter", labels: tuple[str, ...] = ()) -> Metric:
-    metric = Metric(name, unit, meaning, kind, labels)
+def _metric(
+    name: str,
+    unit: str,
+    meaning: str,
+    kind: str = "counter",
+    labels: tuple[str, ...] = (),
+    boundaries: tuple[float, ...] = (),
+) -> Metric:
+    metric = Metric(name, unit, meaning, kind, labels, boundaries)
     METRICS.append(metric)
     return metric
 
@@ -250,6 +268,10 @@ COMMON_LABELS: Final = (PROVIDER, REQUEST_MODEL, ROUTE)
 """On every counter, with the keys of OTEL_PROMPTCACHE_METRIC_KEYS."""
 
 _USAGE_LABELS: Final = (OPERATION, TOKEN_MODALITY)
+_SECONDS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_TOKENS: Final = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
+_OWN_SECONDS: Final = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
+"""Bucket boundaries: the first two are those that the conventions ask for."""
 M_INPUT: Final = _metric(
     "gen_ai.client.inference.usage.input_tokens",
     "{token}",
@@ -290,6 +312,7 @@ M_DURATION: Final = _metric(
     "Duration of calls.",
     "histogram",
     (OPERATION, STATUS, ERROR_TYPE),
+    _SECONDS,
 )
 M_FIRST_CHUNK: Final = _metric(
     "gen_ai.client.operation.time_to_first_chunk",
@@ -297,14 +320,18 @@ M_FIRST_CHUNK: Final = _metric(
     "Time to the first chunk of streams.",
     "histogram",
     (OPERATION, STATUS),
+    _SECONDS,
 )
-M_OVERHEAD: Final = _metric("promptcache.overhead", "s", "Our own time on the caller's thread.", "histogram", (PHASE,))
+M_OVERHEAD: Final = _metric(
+    "promptcache.overhead", "s", "Our own time on the caller's thread.", "histogram", (PHASE,), _OWN_SECONDS
+)
 M_TOKEN_USAGE: Final = _metric(
     "gen_ai.client.token.usage",
     "{token}",
     "The older histogram; opt in.",
     "histogram",
     (OPERATION, TOKEN_TYPE),
+    _TOKENS,
 )
 
 OVERFLOW: Final = "__other__"

@@ -189,6 +189,12 @@ class TestWhatCutsAPrefix:
         counts = claude.ask(self.body(**extra), key)
         assert (counts.status is Status.HIT) == (key == "key" and not extra)
 
+    def test_who_said_it_counts(self, claude: Provider) -> None:
+        """The same words of the user and of the assistant are two prefixes."""
+        said = [block(2000, "said", "5m")]
+        claude.ask({"messages": [{"role": "user", "content": said}]})
+        assert claude.ask({"messages": [{"role": "assistant", "content": said}]}).read == 0
+
     def test_order_of_keys_counts(self, claude: Provider) -> None:
         """A tool written in another key order is another tool."""
         claude.ask(self.body())
@@ -350,6 +356,13 @@ class TestConcurrency:
         claude.cache.abandon(claude.start(self.body))
         counts = claude.ask(self.body)
         assert (counts.status, len(claude.cache)) == (Status.COLD, 1)
+
+    def test_one_of_two_writers_fails(self, claude: Provider) -> None:
+        """The other is still under way."""
+        first = claude.start(self.body)
+        claude.start(self.body)
+        claude.cache.abandon(first)
+        assert claude.start(self.body).accounting.reason is Reason.CONCURRENT_WRITE
 
     def test_looking_up_alone_stores_nothing(self, claude: Provider) -> None:
         """Entries appear when responses begin."""
@@ -534,9 +547,18 @@ class TestCommonPrefix:
         assert older.ask(body).read == 1920
 
     def test_too_short_to_cache(self, older: Provider) -> None:
-        """Below 1,024 tokens nothing is stored."""
+        """Below 1,024 tokens nothing is stored; exactly 1,024 can be read again."""
         counts = older.ask(self.chat(text(1023)))
         assert (counts.reason, len(older.cache)) == (Reason.BELOW_MINIMUM, 0)
+        assert [older.ask(self.chat(text(1024))).read for _ in range(2)] == [0, 1024]
+
+    def test_reading_is_a_use_whatever_becomes_of_the_request(self, older: Provider) -> None:
+        """A request that fails after it has read has kept the prefix alive."""
+        older.ask(self.chat(text(2000)))
+        older.now += 600
+        older.cache.abandon(older.start(self.chat(text(2000))))
+        older.now += 600
+        assert older.ask(self.chat(text(2000))).read == 1920
 
     def test_together_they_miss_together(self, older: Provider) -> None:
         """A prefix can be read once the response of the first request has begun."""
@@ -587,7 +609,8 @@ class TestTokens:
         frame = quarter_bytes('{"type":"tool_result","tool_use_id":"t","content":[]}')
         assert (alone, nested) == (IMAGE_TOKENS, 2 * IMAGE_TOKENS + frame)
 
-    @given(st.text(max_size=200), st.integers(0, 60))
+    @settings(deadline=None, max_examples=60)
+    @given(st.text(alphabet="aé€😀", max_size=80), st.integers(0, 60))
     def test_a_cut_is_the_longest_beginning_that_fits(self, written: str, tokens: int) -> None:
         """One character more would be too many."""
         place = cut(quarter_bytes, written, tokens)

@@ -16,11 +16,15 @@ import anthropic
 import httpx2
 import openai
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from otel_promptcache.emulator import Clock, Emulator, Fault, Reply, app, emulator
+from otel_promptcache.emulator.exchange import ProviderError
 from otel_promptcache.emulator.faults import HEADER
 from otel_promptcache.emulator.reply import default, instance
+from otel_promptcache.emulator.wire import FORMATS, Wire
 from otel_promptcache.semconv import Reason, Status
 
 CLAUDE = "claude-opus-5"
@@ -213,6 +217,12 @@ class TestAnthropic:
         assert thread.send(*QUESTION).stop_reason == "end_turn"
         assert [request.status for request in provider.requests] == [404, 200]
 
+    def test_marks_in_a_held_conversation_do_not_add_up(self, provider: Emulator, claude: anthropic.Anthropic) -> None:
+        """Every turn may mark its own message; the earlier ones hold no marks any more."""
+        thread = claude.beta.messages.thread(model=CLAUDE, max_tokens=100, system=SYSTEM)
+        usages = [thread.send({"role": "user", "content": SYSTEM}).usage for _ in range(6)]
+        assert [usage.cache_read_input_tokens for usage in usages] == [0, 4000, 6006, 8012, 10018, 12024]
+
     def test_warming_up(self, provider: Emulator, claude: anthropic.Anthropic) -> None:
         """max_tokens 0 writes the entry and says nothing."""
         message = claude.messages.create(**{**ASK, "max_tokens": 0})
@@ -222,7 +232,8 @@ class TestAnthropic:
             claude.messages.create(**{**ASK, "max_tokens": 0}, stream=True)
 
     def test_output_limit(self, provider: Emulator, claude: anthropic.Anthropic) -> None:
-        """A longer answer is cut."""
+        """A longer answer is cut, one that just fits is not."""
+        assert claude.messages.create(**{**ASK, "max_tokens": 6}).stop_reason == "end_turn"
         message = claude.messages.create(**{**ASK, "max_tokens": 3})
         assert (message.stop_reason, message.usage.output_tokens, len(message.content[0].text)) == ("max_tokens", 3, 12)
 
@@ -652,7 +663,7 @@ class TestClockAndState:
     def test_concurrent_requests_all_write(self, provider: Emulator, claude: anthropic.Anthropic) -> None:
         """Three that start before the first answer begins; a fourth after it reads."""
         everybody = threading.Barrier(3, timeout=5)
-        provider.latency = lambda uncached, output: 0.3
+        provider.latency = lambda uncached, output: 0.2
 
         def ask(_: int) -> Any:
             everybody.wait()
@@ -664,6 +675,18 @@ class TestClockAndState:
         reasons = Counter(request.accounting.reason for request in provider.requests)
         assert reasons == {None: 1, Reason.CONCURRENT_WRITE: 2}
         assert claude.messages.create(**ASK).usage.cache_read_input_tokens == 2000
+
+    def test_a_model_that_fails_leaves_nothing(
+        self, provider: Emulator, claude: anthropic.Anthropic, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An exception in the stand-in model or in its latency is a 500, and no entry."""
+        for name in ("answer", "latency"):
+            monkeypatch.setattr(provider, name, lambda *_: 1 / 0)
+            with pytest.raises(anthropic.InternalServerError, match="ZeroDivisionError"):
+                claude.messages.create(**ASK)
+            monkeypatch.undo()
+        claude.messages.create(**ASK)
+        assert provider.requests[-1].accounting.reason is None
 
     def test_latency_follows_the_cache(self, provider: Emulator, claude: anthropic.Anthropic) -> None:
         """A function of the tokens that were not read, and of the output."""
@@ -729,6 +752,7 @@ class TestReplies:
             ({"type": "array", "items": {"type": "boolean"}, "minItems": 2}, [True, True]),
             ({"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}]}, "2026-01-01"),
             ({"type": "string", "minLength": 4}, "ok.."),
+            ({"type": "string", "format": "uuid", "maxLength": 8}, "00000000"),
             ({"$ref": "#/$defs/A", "$defs": {"A": {"type": "null"}}}, None),
             (
                 {
@@ -744,6 +768,13 @@ class TestReplies:
     def test_the_plainest_value(self, schema: dict[str, Any], value: Any) -> None:
         """That fits a schema."""
         assert instance(schema) == value
+
+    @pytest.mark.parametrize("schema", [{"anyOf": True}, {"type": "array", "minItems": "many"}, {"minLength": 10**9}])
+    def test_what_is_no_schema_is_refused(self, provider: Emulator, gpt: openai.OpenAI, schema: dict[str, Any]) -> None:
+        """With 400, as the APIs do."""
+        text = {"format": {"type": "json_schema", "name": "a", "schema": schema}}
+        with pytest.raises(openai.BadRequestError, match="Invalid schema"):
+            gpt.responses.create(**RESPOND, text=text)
 
     def test_a_schema_without_end(self) -> None:
         """Comes to an end all the same."""
@@ -770,3 +801,46 @@ class TestReplies:
         """And others have others."""
         first, again, other = (default({"messages": [{"role": "user", "content": text}]}) for text in "aab")
         assert first == again != other
+
+
+json_values = st.recursive(
+    st.sampled_from([None, True, 0, -1, 2.5, "", "user", "text", "tool_result", "1h", "x" * 5000, "\ud800"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["role", "content", "type", "text", "cache_control", "ttl", "name", "format", "schema", "output"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=15,
+)
+
+
+class TestAnyRequest:
+    """Nothing that is JSON makes the emulator stumble."""
+
+    @settings(deadline=None, max_examples=150)
+    @given(
+        st.sampled_from(FORMATS),
+        st.sampled_from(["claude-opus-5", "gpt-5.6", "gpt-4.1"]),
+        st.dictionaries(
+            st.sampled_from(["messages", "input", "system", "tools", "instructions", "thread", "text", "tool_choice"]),
+            json_values,
+        ),
+    )
+    def test_it_is_answered_or_refused(self, wire: Wire, model: str, fields: dict[str, Any]) -> None:
+        """With an answer that is JSON, in one piece and as a stream."""
+        provider = Emulator()
+        body = {"max_tokens": 9, "messages": ["?"], "input": "?", **fields, "model": model}
+        try:
+            call = provider.open(wire, body, "key", provider.received(wire.path, {}))
+        except ProviderError:
+            return
+        provider.begin(call)
+        counts = call.exchange.accounting
+        assert counts.read + counts.write + counts.fresh == counts.total
+        assert json.dumps(wire.document(call.exchange))
+        assert json.dumps(list(wire.events(call.exchange)))

@@ -24,8 +24,9 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -54,11 +55,10 @@ try:
     import brotli
 except ImportError:
     brotli = None
-zstandard: Any
-try:
-    import zstandard
-except ImportError:
-    zstandard = None
+zstd: Any = None
+for name in ("compression.zstd", "backports.zstd"):  # what the HTTP library decodes with
+    with contextlib.suppress(ImportError):
+        zstd = zstd or importlib.import_module(name)
 
 InMemoryLogs = getattr(log_export, "InMemoryLogRecordExporter", None) or log_export.InMemoryLogExporter
 SimpleLogs = log_export.SimpleLogRecordProcessor
@@ -353,8 +353,8 @@ def _brotli(parts: list[bytes]) -> list[bytes]:
 
 
 def _zstd(parts: list[bytes]) -> list[bytes]:
-    packer = zstandard.ZstdCompressor().compressobj()
-    packed = [packer.compress(part) + packer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK) for part in parts]
+    packer = zstd.ZstdCompressor()
+    packed = [packer.compress(part, packer.FLUSH_BLOCK) for part in parts]
     return [*packed, packer.flush()]
 
 
@@ -437,8 +437,6 @@ def _server(provider: Provider) -> ThreadingHTTPServer:
             with contextlib.suppress(OSError):
                 self._answer(ask, release)
 
-        do_GET = do_POST
-
         def _answer(self, ask: Ask, release: threading.Event) -> None:
             status, kind, parts = answer(ask)
             encoding, parts = encoded(ask.words, parts)
@@ -505,46 +503,95 @@ def provider(_provider: Provider) -> Iterator[Provider]:
 # --- The clients --------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Clients:
-    """One client a kind, all pointed at the provider."""
-
-    anthropic: anthropic.Anthropic
-    async_anthropic: anthropic.AsyncAnthropic
-    openai: openai.OpenAI
-    async_openai: openai.AsyncOpenAI
-
-    def close(self) -> None:
-        self.anthropic.close()
-        self.openai.close()
-
-
-@pytest.fixture(params=["native", "alone"])
-def native(request: pytest.FixtureRequest) -> bool:
-    """Whether the anthropic SDK emits its own spans."""
-    if request.param == "native" and not HAS_NATIVE:
-        pytest.skip("this anthropic SDK has no spans of its own")
-    return bool(request.param == "native")
+@pytest.fixture
+def http() -> Any:
+    """The HTTP library that the SDKs use."""
+    for name in ("httpx2", "httpx"):
+        if hasattr(sys.modules["anthropic._base_client"], name):
+            return importlib.import_module(name)
+    raise AssertionError("neither httpx2 nor httpx")
 
 
 @pytest.fixture
-def connect(provider: Provider) -> Iterator[Callable[..., Clients]]:
-    """Makes clients; ``tracer_provider`` turns the anthropic SDK's own spans on, everything else is an option."""
+def streamed(http: Any) -> Callable[..., Any]:
+    """A response whose body comes in the given pieces: ``streamed([b"...", b"..."], "text/event-stream")``."""
+
+    class Pieces(http.SyncByteStream, http.AsyncByteStream):
+        def __init__(self, pieces: Iterable[bytes]) -> None:
+            self.pieces = pieces
+
+        def __iter__(self) -> Iterator[bytes]:
+            yield from self.pieces
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for piece in self.pieces:
+                yield piece
+
+    def respond(pieces: Iterable[bytes], kind: str = "text/event-stream", **headers: str) -> Any:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return http.Response(200, headers={"content-type": kind, **named}, stream=Pieces(pieces))
+
+    return respond
+
+
+class Clients:
+    """One client a kind, all pointed at the provider, made when they are asked for."""
+
+    def __init__(
+        self, url: str, tracer_provider: TracerProvider | None, transport: Any, options: dict[str, Any]
+    ) -> None:
+        self._url = url
+        # Certificates, which take most of the time of making a client, are nothing to a server on loopback.
+        self._http: dict[str, Any] = {"verify": False} if transport is None else {"transport": transport}
+        self._openai: dict[str, Any] = {"api_key": "sk-test", "max_retries": 0, **options}
+        self._anthropic = dict(self._openai)
+        if HAS_NATIVE:
+            native = {"tracer_provider": tracer_provider} if tracer_provider is not None else False
+            self._anthropic["open_telemetry"] = native
+
+    @cached_property
+    def anthropic(self) -> anthropic.Anthropic:
+        http_client = anthropic.DefaultHttpxClient(**self._http)
+        return anthropic.Anthropic(base_url=self._url, http_client=http_client, **self._anthropic)
+
+    @cached_property
+    def async_anthropic(self) -> anthropic.AsyncAnthropic:
+        http_client = anthropic.DefaultAsyncHttpxClient(**self._http)
+        return anthropic.AsyncAnthropic(base_url=self._url, http_client=http_client, **self._anthropic)
+
+    @cached_property
+    def openai(self) -> openai.OpenAI:
+        http_client = openai.DefaultHttpxClient(**self._http)
+        return openai.OpenAI(base_url=self._url + "/v1", http_client=http_client, **self._openai)
+
+    @cached_property
+    def async_openai(self) -> openai.AsyncOpenAI:
+        http_client = openai.DefaultAsyncHttpxClient(**self._http)
+        return openai.AsyncOpenAI(base_url=self._url + "/v1", http_client=http_client, **self._openai)
+
+    def close(self) -> None:
+        for name in ("anthropic", "openai"):
+            if name in vars(self):
+                vars(self)[name].close()
+
+    async def aclose(self) -> None:
+        for name in ("async_anthropic", "async_openai"):
+            if name in vars(self):
+                await vars(self)[name].close()
+
+
+@pytest.fixture
+def connect(provider: Provider, http: Any) -> Iterator[Callable[..., Clients]]:
+    """Makes clients. ``tracer_provider`` turns the anthropic SDK's own spans on, ``respond`` stands in for the
+    provider and the network; everything else is an option of the client."""
     made: list[Clients] = []
 
-    def make(tracer_provider: TracerProvider | None = None, **options: Any) -> Clients:
-        common: dict[str, Any] = {"api_key": "sk-test", "max_retries": 0, **options}
-        ours = dict(common)
-        if HAS_NATIVE:
-            ours["open_telemetry"] = {"tracer_provider": tracer_provider} if tracer_provider is not None else False
-        clients = Clients(
-            anthropic.Anthropic(base_url=provider.url, **ours),
-            anthropic.AsyncAnthropic(base_url=provider.url, **ours),
-            openai.OpenAI(base_url=provider.url + "/v1", **common),
-            openai.AsyncOpenAI(base_url=provider.url + "/v1", **common),
-        )
-        made.append(clients)
-        return clients
+    def make(
+        tracer_provider: TracerProvider | None = None, respond: Callable[[Any], Any] | None = None, **options: Any
+    ) -> Clients:
+        transport = None if respond is None else http.MockTransport(respond)
+        made.append(Clients(provider.url, tracer_provider, transport, options))
+        return made[-1]
 
     yield make
     for clients in made:
@@ -632,7 +679,9 @@ class Telemetry:
         metrics = self._reader.get_metrics_data()
         parts = [metrics.to_json() if metrics else ""]
         parts += [span.to_json() for span in self.spans]
-        parts += [item.to_json() if hasattr(item, "to_json") else repr(item) for item in self._records.get_finished_logs()]
+        parts += [
+            item.to_json() if hasattr(item, "to_json") else repr(item) for item in self._records.get_finished_logs()
+        ]
         return "\n".join(parts)
 
 
@@ -679,15 +728,6 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         yield
     loud = [f"{record.name}: {record.getMessage()}" for record in caplog.records if record.levelno >= logging.WARNING]
     assert loud == []
-
-
-@pytest.fixture
-def http() -> Any:
-    """The HTTP library that the SDKs use."""
-    for name in ("httpx2", "httpx"):
-        if hasattr(sys.modules["anthropic._base_client"], name):
-            return importlib.import_module(name)
-    raise AssertionError("neither httpx2 nor httpx")
 
 
 @pytest.fixture

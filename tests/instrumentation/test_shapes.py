@@ -329,7 +329,9 @@ def an_stream_closed_early(c):
 def an_stream_break_in_with(c):
     with c.anthropic.messages.create(stream=True, **under(AM, "hold")) as stream:
         for event in stream:
-            return event
+            found = event
+            break
+    return found
 
 
 @shape(MESSAGE_BEGUN)
@@ -337,7 +339,6 @@ def an_stream_dropped(c):
     stream = c.anthropic.messages.create(stream=True, **under(AM, "hold"))
     first = next(iter(stream))
     del stream
-    gc.collect()
     return first
 
 
@@ -350,7 +351,9 @@ def an_stream_closed_unread(c):
 def an_helper_break(c):
     with c.anthropic.messages.stream(**under(AM, "hold")) as stream:
         for event in stream:
-            return event.type
+            found = event.type
+            break
+    return found
 
 
 @shape(MESSAGE_BEGUN)
@@ -367,8 +370,10 @@ def an_helper_exception_inside(c):
 async def an_async_stream_closed_early(c):
     stream = await c.async_anthropic.messages.create(stream=True, **under(AM, "hold"))
     async for event in stream:
+        first = event
         await stream.close()
-        return event
+        break
+    return first
 
 
 @shape(MESSAGE_BEGUN)
@@ -376,7 +381,6 @@ async def an_async_stream_dropped(c):
     stream = await c.async_anthropic.messages.create(stream=True, **under(AM, "hold"))
     first = await anext(aiter(stream))
     del stream
-    gc.collect()
     await asyncio.sleep(0.05)
     return first
 
@@ -746,15 +750,7 @@ async def oa_async_response_error(c):
 @shape(Expected(None, None, None, error="server_error", stream=True))
 def oa_response_error_event(c):
     stream = c.openai.responses.create(stream=True, **under(RM, "error"))
-    return [event.type for event in stream] if "error" in openai.__version__ else outcome(lambda: list(stream))
-
-
-def outcome(call: Callable[[], Any]) -> Any:
-    """What a call gives, be it an error."""
-    try:
-        return call()
-    except Exception as error:
-        return error
+    return [event.type for event in stream]
 
 
 # --- What holds of each -------------------------------------------------------------------------------------
@@ -787,8 +783,7 @@ def finished(call: Callable[[Any], Any], clients: Any) -> Any:
         try:
             return seen(await call(clients))
         finally:
-            await clients.async_anthropic.close()
-            await clients.async_openai.close()
+            await clients.aclose()
 
     return asyncio.run(whole())
 
@@ -810,9 +805,14 @@ def test_call(shape, native, connect, observe, quiet):
         assert spans == []
         return
     (span,) = spans
+    assert span.kind is SpanKind.CLIENT
+    assert tuple(span.attributes.get(name) for name in TOKENS) == (expected.tokens or (None, None, None, None))
     if native:
         assert (span.instrumentation_scope.name, span.name) == (NATIVE_SCOPE, "anthropic.messages.create")
         assert span.status.status_code is expected.native
+        if expected.tokens is None:  # the SDK ended its span before anything could be said
+            assert [name for name in span.attributes if name.startswith("promptcache.")] == []
+            return
     else:
         model = "claude-sonnet-4-6" if shape.sdk == "anthropic" else "gpt-5.6"
         assert span.instrumentation_scope.name == "otel_promptcache"
@@ -821,18 +821,11 @@ def test_call(shape, native, connect, observe, quiet):
         assert span.attributes.get("error.type", "") == expected.error
         assert span.attributes.get("gen_ai.request.stream", False) == expected.stream
         assert span.attributes["gen_ai.provider.name"] == shape.sdk
-    check_span(span, expected)
-
-
-def check_span(span, expected):
-    attributes = span.attributes
-    assert span.kind is SpanKind.CLIENT
-    assert attributes.get("promptcache.status") == expected.status
-    assert tuple(attributes.get(name) for name in TOKENS) == (expected.tokens or (None, None, None, None))
-    assert attributes.get("promptcache.cost.total") == expected.cost
     missing = expected.tokens is None and not expected.error
-    assert attributes.get("promptcache.usage.available", True) is not missing
-    assert attributes["promptcache.schema"] == 1
+    assert span.attributes.get("promptcache.status") == expected.status
+    assert span.attributes.get("promptcache.cost.total") == expected.cost
+    assert span.attributes.get("promptcache.usage.available", True) is not missing
+    assert span.attributes["promptcache.schema"] == 1
 
 
 def check_metrics(telemetry, expected):
@@ -846,9 +839,8 @@ def check_metrics(telemetry, expected):
     durations = telemetry.points("gen_ai.client.operation.duration")
     assert sum(point.count for _, point in durations) == expected.calls
     assert [labels.get("error.type", "") for labels, _ in durations] == [expected.error] * expected.calls
-    first_chunks = telemetry.points("gen_ai.client.operation.time_to_first_chunk")
-    if not expected.stream:
-        assert first_chunks == []
+    first_chunks = sum(point.count for _, point in telemetry.points("gen_ai.client.operation.time_to_first_chunk"))
+    assert first_chunks in ([1] if expected.stream and expected.tokens else [0, 1] if expected.stream else [0])
 
 
 def test_every_shape_of_the_peers_is_here():

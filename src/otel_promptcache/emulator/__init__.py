@@ -10,6 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Unpack
 
+try:
+    import starlette as _starlette  # noqa: F401
+    import uvicorn as _uvicorn  # noqa: F401
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        f"the emulator needs {missing.name}: pip install 'otel-promptcache[emulator]'", name=missing.name
+    ) from missing
+
 from otel_promptcache.emulator.cache import Accounting
 from otel_promptcache.emulator.clock import Clock
 from otel_promptcache.emulator.engine import Emulator, Options, Received

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, TypedDict
 from otel_promptcache.emulator import reply
 from otel_promptcache.emulator.cache import Accounting, Cache, Ticket
 from otel_promptcache.emulator.clock import Clock
-from otel_promptcache.emulator.exchange import Exchange, Turn
+from otel_promptcache.emulator.exchange import Exchange, ProviderError, Turn
 from otel_promptcache.emulator.reply import Answer, Reply
 from otel_promptcache.emulator.tokens import Tokenizer, compact, cut, piece, quarter_bytes
 from otel_promptcache.emulator.wire import HOLDERS, Wire
@@ -96,8 +96,6 @@ class Call:
     owner: str
     cache: Cache
     ticket: Ticket
-    delay: float
-    """Seconds to the first byte."""
 
 
 class _Held(NamedTuple):
@@ -200,7 +198,7 @@ class Emulator:
         owner = owner_of(key)
         prompt = self.read(wire, body, key)
         wire.check(body, prompt)
-        said, truncated = (Reply(), False) if wire.speechless(body) else self._limited(self.answer(body), prompt)
+        said, truncated = (Reply(), False) if wire.speechless(body) else self._limited(self._answered(body), prompt)
         scope = Scope(wire.dialect.provider, "", owner, prompt.model, prompt.cache_key)
         with self._lock:
             cache = self._state.cache
@@ -213,8 +211,12 @@ class Emulator:
         request.response_id = wire.response_id(exchange)
         if accounting.length:
             request.read_to = wire.dialect.path(prompt.segments[accounting.length - 1])
-        delay = self.latency(accounting.total - accounting.read, output)
-        return Call(wire, exchange, owner, cache, ticket, delay)
+        return Call(wire, exchange, owner, cache, ticket)
+
+    def delay(self, call: Call) -> float:
+        """Seconds from the request to the first byte of its answer."""
+        accounting = call.exchange.accounting
+        return self.latency(accounting.total - accounting.read, call.exchange.output)
 
     def begin(self, call: Call) -> None:
         """The response begins: what the request stored is readable, and its turn can be continued from."""
@@ -247,6 +249,12 @@ class Emulator:
         turns = _turns(last)
         items = [item for turn in turns for item in turn.items]
         return holder.resumed(body, items, turns[0].settings)
+
+    def _answered(self, body: Mapping[str, Any]) -> Reply:
+        try:
+            return self.answer(body)
+        except reply.SchemaError as error:
+            raise ProviderError(400, "invalid_request_error", str(error)) from error
 
     def _limited(self, said: Reply, prompt: Prompt) -> tuple[Reply, bool]:
         """A reply cut at the request's limit of output tokens, and whether it had to be."""

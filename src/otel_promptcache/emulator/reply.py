@@ -16,6 +16,9 @@ from otel_promptcache.providers._wire import as_list, mapping, string
 MAX_DEPTH: Final = 24
 """Levels of a schema that are filled in; a schema that never ends gets null there."""
 
+MAX_SIZE: Final = 10_000
+"""Items or characters that a schema may demand."""
+
 _FORMATS: Final[dict[str, str]] = {
     "date": "2026-01-01",
     "date-time": "2026-01-01T00:00:00Z",
@@ -38,8 +41,12 @@ class Reply:
     tool_calls: Sequence[tuple[str, Mapping[str, Any]]] = ()
 
 
+class SchemaError(ValueError):
+    """The request asks for an answer in a form that is none. Providers refuse such a request."""
+
+
 Answer = Callable[[Mapping[str, Any]], Reply]
-"""The stand-in model: request body to reply."""
+"""The stand-in model: request body to reply. Called on the server's event loop, so it must not wait for anything."""
 
 
 def default(body: Mapping[str, Any]) -> Reply:
@@ -100,8 +107,14 @@ def _definition(tool: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
 
 
 def instance(schema: Mapping[str, Any]) -> Any:
-    """The plainest value that fits a JSON schema: required properties only, first choices, smallest numbers."""
-    return _value(schema, schema, 0)
+    """The plainest value that fits a JSON schema: required properties only, first choices, smallest numbers.
+
+    Raises ``SchemaError`` for what is no schema.
+    """
+    try:
+        return _value(schema, schema, 0)
+    except (TypeError, ValueError, LookupError) as error:
+        raise SchemaError(f"Invalid schema for the answer: {error}") from error
 
 
 def _value(schema: object, root: Mapping[str, Any], depth: int) -> Any:
@@ -129,7 +142,7 @@ def _of_type(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> 
             properties = mapping(schema.get("properties"))
             return {name: _value(properties.get(name, {}), root, depth + 1) for name in as_list(schema.get("required"))}
         case "array":
-            return [_value(schema.get("items", {}), root, depth + 1)] * int(schema.get("minItems", 0))
+            return [_value(schema.get("items", {}), root, depth + 1)] * _least(schema, "minItems")
         case "integer" | "number":
             return _number(schema)
         case "boolean":
@@ -137,8 +150,15 @@ def _of_type(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> 
         case "null":
             return None
         case _:
-            text = _FORMATS.get(string(schema.get("format")), "ok").ljust(int(schema.get("minLength", 0)), ".")
+            text = _FORMATS.get(string(schema.get("format")), "ok").ljust(_least(schema, "minLength"), ".")
             return text[: schema.get("maxLength")]
+
+
+def _least(schema: Mapping[str, Any], name: str) -> int:
+    least: int = schema.get(name, 0)
+    if least > MAX_SIZE:
+        raise ValueError(f"{name} of {least} is more than {MAX_SIZE}")
+    return least
 
 
 def _number(schema: Mapping[str, Any]) -> float:

@@ -37,7 +37,7 @@ def emulator(port: int = 0, **options: Unpack[Options]) -> Iterator[Emulator]:
             lifespan="off",
             log_config=None,
             access_log=False,
-            log_level="critical",
+            log_level="error",
             timeout_keep_alive=60,
         )
     )

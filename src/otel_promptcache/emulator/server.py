@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ from otel_promptcache.emulator.engine import Call, Emulator, Received
 from otel_promptcache.emulator.exchange import ProviderError
 from otel_promptcache.emulator.faults import Fault
 from otel_promptcache.emulator.wire import FORMATS, Wire, anthropic, openai_chat
+
+log = logging.getLogger(__name__)
 
 _SSE: Final = "text/event-stream; charset=utf-8"
 
@@ -51,13 +54,16 @@ def _endpoint(emulator: Emulator, wire: Wire, work: Work) -> Handler:
         try:
             key = wire.credential(request.headers)
             note.body = body = _parsed(await request.body())
-            note.fault = fault = _fault(note) or ""
-            if fault in faults.OUTAGES:
-                raise wire.outage(int(fault))
+            note.fault = _fault(wire, note) or ""
             response = await work(emulator, wire, body, key, note)
         except ProviderError as error:
             note.error = error.message
             response = _error(wire, error, emulator.retry_after)
+        except Exception as error:
+            # Most likely in the application's own answer or latency: it should see where.
+            log.exception("The emulator could not answer %s", wire.path)
+            note.error = repr(error)
+            response = _error(wire, ProviderError(500, "api_error", f"The emulator failed: {error!r}"), 0)
         note.status = response.status_code
         return response
 
@@ -78,11 +84,16 @@ def _invalid(message: str) -> ProviderError:
     return ProviderError(400, "invalid_request_error", message)
 
 
-def _fault(note: Received) -> Fault | None:
+def _fault(wire: Wire, note: Received) -> Fault | None:
+    """The fault that this request is to meet; raises at once where that is an outage."""
     try:
-        return faults.requested(note.headers, str(note.body.get("model")))
+        fault = faults.requested(note.headers, str(note.body.get("model")))
     except ValueError as error:
         raise _invalid(str(error)) from None
+    if fault in faults.OUTAGES:
+        note.fault = fault
+        raise wire.outage(int(fault))
+    return fault
 
 
 async def _count(emulator: Emulator, wire: Wire, body: dict[str, Any], key: str, _note: Received) -> Response:
@@ -97,8 +108,8 @@ async def _answer(emulator: Emulator, wire: Wire, body: dict[str, Any], key: str
         return Response(faults.PAGE, faults.PAGES[fault], media_type="text/html")
     call = emulator.open(wire, body, key, note)
     try:
-        await asyncio.sleep(call.delay)
-    except asyncio.CancelledError:
+        await asyncio.sleep(emulator.delay(call))
+    except BaseException:
         emulator.abandon(call)
         raise
     emulator.begin(call)

@@ -102,6 +102,7 @@ class Sent:
 
     __slots__ = (
         "at",
+        "before",
         "breakpoints",
         "cached",
         "conversation",
@@ -112,6 +113,7 @@ class Sent:
         "response_id",
         "route",
         "scope",
+        "shared",
         "total",
     )
 
@@ -122,6 +124,9 @@ class Sent:
         self.route = route
         self.conversation = conversation
         self.leaf: Node | None = None
+        self.before: Sent | None = None
+        """While this one is on its way: the newest readable request with its first ``shared`` segments."""
+        self.shared = 0
         self.lineage = ""
         self.breakpoints: tuple[tuple[Node, int], ...] = ()
         self.readable = False

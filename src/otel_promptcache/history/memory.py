@@ -89,6 +89,7 @@ class Memory:
 
     def begun(self, sight: Sight) -> None:
         sight.sent.readable = True
+        sight.sent.before = None
         for node, _ in sight.sent.breakpoints:
             if node.entry is not None:
                 node.entry.readable = True
@@ -174,6 +175,9 @@ class Memory:
 
     def _record(self, branch: _Branch, prompt: Prompt, sight: Sight, rules: Rules, now: float) -> None:
         sent = sight.sent
+        previous = sight.previous
+        if previous is not None:
+            sent.before, sent.shared = (previous if previous.readable else previous.before), sight.shared
         for node in sight.nodes:
             node.last = sent
         sent.leaf = self._extend(branch, prompt, sight)
@@ -287,7 +291,7 @@ class Memory:
 
     def _release(self, branch: _Branch, sent: Sent) -> None:
         node = sent.leaf
-        sent.leaf = None
+        sent.leaf = sent.before = None
         sent.breakpoints = ()
         while node is not None and node.parent is not None:
             node.refs -= 1
@@ -376,6 +380,8 @@ def _simulate_prefix(sight: Sight, prompt: Prompt, rules: Rules, now: float) -> 
         last = sight.nodes[length - 1].last
         if last is None:
             continue
+        if not last.readable and last.before is not None and length <= last.shared:
+            last = last.before
         if now - last.at > ttl:
             sight.expired = max(sight.expired, length)
         elif not last.readable:

@@ -3,6 +3,9 @@
 ``request``: the life of the logical call. ``_build_request``: the prepared body, once an attempt.
 ``_process_response``: the response of the attempt that succeeded. The last two are one function for sync and
 async clients; the first has a shell for each around the same ``Frame``.
+
+The four hooks are where the application's stack meets ours. Errors are told further in; what is suppressed here is
+what not even the telling survived (no stack or no memory left), so that it cannot replace the application's result.
 """
 
 from __future__ import annotations
@@ -72,7 +75,9 @@ _detach: Callable[[Any], None] = getattr(getattr(context, "_RUNTIME_CONTEXT", No
 
 def error_type(error: BaseException) -> str:
     """The provider's own error type where the SDK's exception has one, else the exception's qualified class."""
-    kind = getattr(error, "type", None)
+    kind = None
+    with contextlib.suppress(Exception):  # a property of an exception that is not the SDK's may do anything
+        kind = getattr(error, "type", None)
     if isinstance(kind, str) and kind:
         return kind
     module = type(error).__module__.partition(".")[0]
@@ -98,15 +103,19 @@ def _enter(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Frame | None:
 
 def request(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Around ``SyncAPIClient.request``."""
-    frame = _enter(args, kwargs)
+    frame = None
+    with contextlib.suppress(Exception):
+        frame = _enter(args, kwargs)
     if frame is None:
         return wrapped(*args, **kwargs)
     try:
         result = wrapped(*args, **kwargs)
     except BaseException as error:
-        frame.leave(error)
+        with contextlib.suppress(Exception):
+            frame.leave(error)
         raise
-    frame.leave(None)
+    with contextlib.suppress(Exception):
+        frame.leave(None)
     return result
 
 
@@ -114,34 +123,36 @@ async def async_request(
     wrapped: Callable[..., Awaitable[Any]], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Around ``AsyncAPIClient.request``."""
-    frame = _enter(args, kwargs)
+    frame = None
+    with contextlib.suppress(Exception):
+        frame = _enter(args, kwargs)
     if frame is None:
         return await wrapped(*args, **kwargs)
     try:
         result = await wrapped(*args, **kwargs)
     except BaseException as error:
-        frame.leave(error)
+        with contextlib.suppress(Exception):
+            frame.leave(error)
         raise
-    frame.leave(None)
+    with contextlib.suppress(Exception):
+        frame.leave(None)
     return result
 
 
 def build_request(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Around ``BaseClient._build_request``, which makes the HTTP request of one attempt, in sync and async clients."""
     made = wrapped(*args, **kwargs)
-    frame = _frame.get()
-    if frame is not None and frame.call is not None:
-        try:
-            _prepared(frame, made, kwargs["options"] if "options" in kwargs else args[0])
-        except Exception as error:
-            frame.call.observer.trouble("hook", error)
+    with contextlib.suppress(Exception):
+        frame = _frame.get()
+        if frame is not None and frame.call is not None:
+            try:
+                _prepared(frame, frame.call, made, kwargs["options"] if "options" in kwargs else args[0])
+            except Exception as error:
+                frame.call.observer.trouble("hook", error)
     return made
 
 
-def _prepared(frame: Frame, made: Any, options: Any) -> None:
-    call = frame.call
-    if call is None:
-        return
+def _prepared(frame: Frame, call: Call, made: Any, options: Any) -> None:
     body = options.json_data
     extra = getattr(options, "extra_json", None)
     if not isinstance(body, Mapping):
@@ -161,12 +172,14 @@ def process_response(wrapped: Callable[..., Any], instance: Any, args: tuple[Any
 
     The async method's coroutine is returned as it is, so one function serves both.
     """
-    frame = _frame.get()
-    if frame is not None and frame.call is not None:
-        try:
-            response = kwargs.get("response")
-            if response is not None:
-                frame.tapped = tap(response, frame.call)
-        except Exception as error:
-            frame.call.observer.trouble("tap", error)
+    with contextlib.suppress(Exception):
+        frame = _frame.get()
+        if frame is not None and frame.call is not None:
+            try:
+                response = kwargs.get("response")
+                # A client with middleware hands refused attempts in too; the call goes on with the next one.
+                if response is not None and response.is_success:
+                    frame.tapped = tap(response, frame.call)
+            except Exception as error:
+                frame.call.observer.trouble("tap", error)
     return wrapped(*args, **kwargs)

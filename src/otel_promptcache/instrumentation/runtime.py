@@ -41,7 +41,7 @@ def start(tracer_provider: Any = None, meter_provider: Any = None, logger_provid
             key = HashKey(settings.hash_key)
             telemetry = Telemetry(live, key, tracer_provider, meter_provider, logger_provider)
             observer = Observer(live, key, Memory(key, settings.history_segments), telemetry)
-            telemetry.sweep = observer.sweep
+            telemetry.book.sweep = observer.sweep
             telemetry.before_first_call.append(observer.worker.flush_last)
             hooks.set_observer(observer)
             observer.load_prices()

@@ -7,6 +7,7 @@ therefore work as they do without us.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import zlib
@@ -50,6 +51,7 @@ class Reader:
         self._parts: list[bytes] = []
         self._size = 0
         self._held = 0
+        """Bytes of an unfinished line so far, also of one too long to be kept."""
         self._state: dict[str, Any] = {}
         self._begun = False
         self._first = True
@@ -66,7 +68,7 @@ class Reader:
                 self._begun = True
                 self._call.begun(streaming=self._event_stream)
             if self._inflate is not None:
-                chunk = self._inflate(chunk)
+                chunk = self._inflated(chunk)
             if self._event_stream:
                 self._watch(chunk)
             elif self._size <= MAX_BODY:
@@ -74,7 +76,14 @@ class Reader:
                 self._size += len(chunk)
         except Exception as error:
             self._give_up(error)
-        self.idle = self._event_stream and not self._first and self._inflate is None and not self._parts
+        self.idle = self._event_stream and not self._first and self._inflate is None and not self._held
+
+    def _inflated(self, chunk: bytes) -> bytes:
+        try:
+            return b"" if self._inflate is None else self._inflate(chunk)
+        except Exception:  # each library has its own: the application meets the same, or reads on without us
+            self._read_no_more()
+            return b""
 
     def _watch(self, chunk: bytes) -> None:
         """Looks for usage and errors in whole lines; an unfinished line waits for its end."""
@@ -86,11 +95,11 @@ class Reader:
             self._parts.append(chunk[:cut])
             lines = b"".join(self._parts)
             self._parts.clear()
-            self._held = 0
         else:
             lines = chunk
             if cut != len(chunk):
                 lines = chunk[:cut]
+        self._held = 0
         if cut != len(chunk):
             self._hold(chunk[cut:])
         if self._first:
@@ -175,10 +184,13 @@ class Reader:
                 self._call.finished()
 
     def _give_up(self, error: Exception) -> None:
+        self._read_no_more()
+        self._call.observer.trouble("tap", error)
+
+    def _read_no_more(self) -> None:
         self._event_stream, self._size = False, MAX_BODY + 1
+        self._inflate = None
         self._parts.clear()
-        if not isinstance(error, zlib.error):
-            self._call.observer.trouble("tap", error)
 
 
 def parsed(body: bytes) -> object:
@@ -207,25 +219,53 @@ def inflater(encoding: str) -> Callable[[bytes], bytes] | None:
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
         return None
-    if encoding in ("gzip", "x-gzip", "deflate"):
+    if encoding in ("gzip", "x-gzip"):
         return zlib.decompressobj(wbits=47).decompress
+    if encoding == "deflate":
+        return _deflate()
+    # The others are decoded by what the HTTP library has imported for the same purpose.
     if encoding == "br":
         brotli = sys.modules.get("brotli") or sys.modules.get("brotlicffi")
         if brotli is not None:
             decoder = brotli.Decompressor()
             return getattr(decoder, "process", None) or decoder.decompress  # type: ignore[no-any-return]
     if encoding == "zstd":
+        zstd = sys.modules.get("compression.zstd") or sys.modules.get("backports.zstd")
+        if zstd is not None:
+            return zstd.ZstdDecompressor().decompress  # type: ignore[no-any-return]
         zstandard = sys.modules.get("zstandard")
         if zstandard is not None:
             return zstandard.ZstdDecompressor().decompressobj().decompress  # type: ignore[no-any-return]
     return lambda _: b""
 
 
+def _deflate() -> Callable[[bytes], bytes]:
+    """Says zlib's format and often means the bare one: HTTP libraries try the other when the first bytes are wrong."""
+    decoder = zlib.decompressobj()
+    begun = False
+
+    def inflate(chunk: bytes) -> bytes:
+        nonlocal decoder, begun
+        first, begun = not begun, True
+        try:
+            return decoder.decompress(chunk)
+        except zlib.error:
+            if not first:
+                raise
+            decoder = zlib.decompressobj(-zlib.MAX_WBITS)
+            return decoder.decompress(chunk)
+
+    return inflate
+
+
 # --- The stream in between ----------------------------------------------------------------------------------
 
 
 class Tapped:
-    """Passes a byte stream on and shows each chunk to a ``Reader``. Mixed with the inner stream's own base classes."""
+    """Passes a byte stream on and shows each chunk to a ``Reader``. Mixed with the inner stream's own base classes.
+
+    Like the hooks it stands in the application's stack: nothing of ours may raise here, whatever became of the reader.
+    """
 
     _promptcache_inner: Any
     _promptcache_reader: Reader
@@ -243,19 +283,23 @@ class Tapped:
 
     def __iter__(self) -> Iterator[bytes]:
         reader = self._promptcache_reader
-        feed = reader.feed
         chunks = iter(self._promptcache_inner)
         try:
             for chunk in chunks:
-                # Said in place: this is all that most chunks of a stream cost.
-                if not reader.idle or _USAGE in chunk or _ERROR in chunk or chunk[-1:] != b"\n":
-                    feed(chunk)
+                try:
+                    # Said in place: this is all that most chunks of a stream cost.
+                    if not reader.idle or _USAGE in chunk or _ERROR in chunk or chunk[-1:] != b"\n":
+                        reader.feed(chunk)
+                except Exception:  # noqa: S110 - told further in; entering a try costs nothing
+                    pass
                 yield chunk
-            reader.complete()
+            with contextlib.suppress(Exception):
+                reader.complete()
         except GeneratorExit:
             raise
         except BaseException as error:
-            reader.failed(error)
+            with contextlib.suppress(Exception):
+                reader.failed(error)
             raise
         finally:
             close = getattr(chunks, "close", None)
@@ -264,19 +308,23 @@ class Tapped:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         reader = self._promptcache_reader
-        feed = reader.feed
         chunks = self._promptcache_inner.__aiter__()
         try:
             async for chunk in chunks:
-                # Said in place: this is all that most chunks of a stream cost.
-                if not reader.idle or _USAGE in chunk or _ERROR in chunk or chunk[-1:] != b"\n":
-                    feed(chunk)
+                try:
+                    # Said in place: this is all that most chunks of a stream cost.
+                    if not reader.idle or _USAGE in chunk or _ERROR in chunk or chunk[-1:] != b"\n":
+                        reader.feed(chunk)
+                except Exception:  # noqa: S110 - told further in; entering a try costs nothing
+                    pass
                 yield chunk
-            reader.complete()
+            with contextlib.suppress(Exception):
+                reader.complete()
         except GeneratorExit:
             raise
         except BaseException as error:
-            reader.failed(error)
+            with contextlib.suppress(Exception):
+                reader.failed(error)
             raise
         finally:
             close = getattr(chunks, "aclose", None)
@@ -287,18 +335,23 @@ class Tapped:
         try:
             self._promptcache_inner.close()
         finally:
-            self._promptcache_reader.finished()
+            with contextlib.suppress(Exception):
+                self._promptcache_reader.finished()
 
     async def aclose(self) -> None:
         try:
             await self._promptcache_inner.aclose()
         finally:
-            self._promptcache_reader.finished()
+            with contextlib.suppress(Exception):
+                self._promptcache_reader.finished()
 
     def __del__(self) -> None:
         reader = self.__dict__.get("_promptcache_reader")
         if reader is not None:
-            reader.finished()
+            try:  # noqa: SIM105 - at the end of the interpreter there may be no contextlib any more
+                reader.finished()
+            except Exception:  # noqa: S110
+                pass
 
 
 _BASES: Final = ("SyncByteStream", "AsyncByteStream")

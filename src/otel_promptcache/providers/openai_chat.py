@@ -27,6 +27,7 @@ _PARAMETERS: Final[tuple[tuple[str, object], ...]] = (
     ("reasoning_effort", None),
     ("verbosity", "medium"),
     ("tool_choice", "auto"),
+    ("service_tier", "auto"),
 )
 _IDENTITY: Final = ("name", "tool_call_id")
 

@@ -43,6 +43,7 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
     _openai.parameter(built, "text.verbosity", text.get("verbosity"), "medium")
     _openai.parameter(built, "reasoning.effort", reasoning.get("effort"))
     _openai.parameter(built, "tool_choice", body.get("tool_choice"), "auto")
+    _openai.parameter(built, "service_tier", body.get("service_tier"), "auto")
     _openai.parameter(built, "context_management", body.get("context_management"))
     for index, tool in enumerate(as_list(body.get("tools"))):
         built.block(Section.TOOLS, index, -1, "tool", tool, Kind.TOOL)

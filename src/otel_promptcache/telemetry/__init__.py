@@ -9,56 +9,66 @@ from __future__ import annotations
 import base64
 import importlib.util
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 from opentelemetry import baggage, metrics, trace
 from opentelemetry.context import Context, get_current  # by name: our own module is called context too
-from opentelemetry.metrics import CallbackOptions, MeterProvider
-from opentelemetry.metrics import Observation as Point
 
 from otel_promptcache import attribution, semconv
 from otel_promptcache._version import __version__
-from otel_promptcache.fingerprint import SHORT, HashKey
+from otel_promptcache.fingerprint import SHORT, Chain, HashKey
 from otel_promptcache.history import Sight, Write
 from otel_promptcache.model import Attribution, Observation, Prompt
 from otel_promptcache.providers.rules import TTL_NAMES
 from otel_promptcache.semconv import Metric
 from otel_promptcache.settings import Live, Settings
-from otel_promptcache.telemetry.context import Owners, Watcher, conversation_in_context, entry_route
-from otel_promptcache.telemetry.counters import COST_CLASSES, Limiter, Pending, Table
+from otel_promptcache.telemetry.context import (
+    Owners,
+    Watcher,
+    conversation_in_context,
+    entry_route,
+    hear_of_unsampled,
+)
+from otel_promptcache.telemetry.counters import OPERATION, Labels, book_of, label_attributes, label_names
 from otel_promptcache.telemetry.spans import (
-    OPERATION,
     Attributes,
     SpanRecorder,
+    all_attributes,
     convention_attributes,
-    own_attributes,
 )
 
 if TYPE_CHECKING:
+    from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider
+    from opentelemetry.metrics import Observation as Point
     from opentelemetry.trace import Span, TracerProvider
 
 log = logging.getLogger("otel_promptcache")
 
 MAX_MAP_BYTES: Final = 8192
 _MAP_SEGMENT: Final = 11
-"""Bytes a segment takes in a prompt map: 6 of digest, 3 of length, 1 of kind, 1 of breakpoint."""
+"""Bytes a segment takes in a prompt map, before base64: 6 of digest, 3 of length in bytes (big-endian), 1 of section
+and kind (four bits each, the numbers of ``model.Section`` and ``model.Kind``), 1 of breakpoint: its lifetime in
+minutes, at most 255, or 0 where there is none."""
 
 _COUNTERS: Final = (
-    # Counter, the labels of a row it keeps beside the common ones, and the column summed for it.
-    (semconv.M_CALLS, ("status", "reason"), "calls"),
-    (semconv.M_INPUT, ("operation", "modality"), "input"),
-    (semconv.M_OUTPUT, ("operation", "modality"), "output"),
-    (semconv.M_READ, ("operation", "modality"), "read"),
-    (semconv.M_WRITE, ("operation", "modality"), "write"),
-    (semconv.M_COST_WITHOUT, (), "without_cache"),
-    (semconv.M_LOST_TOKENS, ("reason",), "lost_tokens"),
-    (semconv.M_LOST_COST, ("reason",), "lost_cost"),
-    (semconv.M_UNPRICED, (), "unpriced"),
-    (semconv.M_NO_USAGE, (), "no_usage"),
+    # Counter, the column of the table summed for it, and whether a sum of zero is worth a point.
+    (semconv.M_CALLS, "calls", True),
+    (semconv.M_INPUT, "input", True),
+    (semconv.M_OUTPUT, "output", True),
+    (semconv.M_READ, "read", True),
+    (semconv.M_WRITE, "write", True),
+    (semconv.M_COST_WITHOUT, "without_cache", False),
+    (semconv.M_LOST_TOKENS, "lost_tokens", False),
+    (semconv.M_LOST_COST, "lost_cost", False),
+    (semconv.M_UNPRICED, "unpriced", False),
+    (semconv.M_NO_USAGE, "no_usage", False),
 )
+_watched: Final[WeakSet[Any]] = WeakSet()
+"""Tracer providers that have our watcher: a processor cannot be taken back."""
 
 
 class Telemetry:
@@ -73,11 +83,8 @@ class Telemetry:
         logger_provider: Any = None,
     ) -> None:
         self.live = live
-        self.table = Table()
-        self.pending = Pending()
-        self.limiter = Limiter()
-        self.sweep: Callable[[], None] = lambda: None
-        """Called before counters are read, so that writes that ran out since are in them."""
+        self.book = book_of(meter_provider)
+        self.table, self.pending, self.limiter = self.book.table, self.book.pending, self.book.limiter
         self.before_first_call: list[Callable[[], None]] = []
         """Called before the first call is recorded: the last moment to set up an SDK."""
         self._key = key
@@ -85,44 +92,40 @@ class Telemetry:
         self._meter_provider = meter_provider
         self._logger_provider = logger_provider
         self._logger: Any = None
-        self._watched: WeakSet[Any] = WeakSet()
         self._bound: object = None
         self.owners = Owners()
         self._checked = False
-        self._active = True
         self.tracer = trace.get_tracer(semconv.SCOPE, __version__, tracer_provider)
         self._meter = metrics.get_meter(semconv.SCOPE, __version__, meter_provider)
         self._instruments()
         self.bind()
 
     def _instruments(self) -> None:
+        book, meter = self.book, self._meter
+
         def observed(metric: Metric, points: Callable[[], Iterable[Point]]) -> None:
             def callback(_: CallbackOptions) -> Iterable[Point]:
-                if not self._active:
-                    return []
-                self.sweep()
-                self.pending.flush()
+                book.sweep()
+                book.pending.flush()
                 return list(points())
 
-            self._meter.create_observable_counter(metric.name, [callback], metric.unit, metric.meaning)
+            book.instruments.add(meter.create_observable_counter(metric.name, [callback], metric.unit, metric.meaning))
 
-        def column(extra: tuple[str, ...], name: str) -> Callable[[], Iterable[Point]]:
-            return lambda: self._column(extra, name)
+        def histogram(metric: Metric) -> Histogram:
+            made = create_histogram(meter, metric)
+            book.instruments.add(made)
+            return made
 
-        for metric, extra, name in _COUNTERS:
-            observed(metric, column(extra, name))
-        observed(semconv.M_COST, self._costs)
-        observed(semconv.M_UNREAD, self._unread)
-        observed(semconv.M_ERRORS, self._errors)
-        histogram = self._meter.create_histogram
-        self._duration = histogram(semconv.M_DURATION.name, semconv.M_DURATION.unit, semconv.M_DURATION.meaning)
-        self._first_chunk = histogram(
-            semconv.M_FIRST_CHUNK.name, semconv.M_FIRST_CHUNK.unit, semconv.M_FIRST_CHUNK.meaning
-        )
-        self._overhead = histogram(semconv.M_OVERHEAD.name, semconv.M_OVERHEAD.unit, semconv.M_OVERHEAD.meaning)
-        self._token_usage = histogram(
-            semconv.M_TOKEN_USAGE.name, semconv.M_TOKEN_USAGE.unit, semconv.M_TOKEN_USAGE.meaning
-        )
+        if not book.instruments:
+            for metric, column, zeros in _COUNTERS:
+                observed(metric, partial(book.table.column, column, metric.labels, zeros=zeros))
+            observed(semconv.M_COST, book.table.costs)
+            observed(semconv.M_UNREAD, book.table.unread)
+            observed(semconv.M_ERRORS, book.table.errors)
+        self._duration = histogram(semconv.M_DURATION)
+        self._first_chunk = histogram(semconv.M_FIRST_CHUNK)
+        self._overhead = histogram(semconv.M_OVERHEAD)
+        self._token_usage = histogram(semconv.M_TOKEN_USAGE)
 
     # --- what the observer calls ----------------------------------------------------------------------------
 
@@ -141,8 +144,7 @@ class Telemetry:
             log.warning("otel-promptcache: calls are observed, but nothing is exported: %s", problem)
 
     def trouble(self, where: str) -> None:
-        with self.table.lock:
-            self.table.errors[where] = self.table.errors.get(where, 0) + 1
+        self.table.add_error(where)
 
     def overhead(self, spent: Mapping[str, float]) -> None:
         where = get_current()
@@ -150,10 +152,8 @@ class Telemetry:
             self.pending.record(self._overhead, seconds, {semconv.PHASE: phase}, where)
 
     def unread(self, writes: list[Write]) -> None:
-        with self.table.lock:
-            for write in writes:
-                key = (write.labels, TTL_NAMES.get(write.ttl, f"{write.ttl}s"))
-                self.table.unread[key] = self.table.unread.get(key, 0.0) + write.premium
+        for write in writes:
+            self.table.add_unread(write.labels, TTL_NAMES.get(write.ttl, f"{write.ttl}s"), write.premium)
 
     # --- context: owner, route, attribution -----------------------------------------------------------------
 
@@ -166,9 +166,10 @@ class Telemetry:
         if add is None:
             return
         self._bound = provider
-        if provider not in self._watched:
-            self._watched.add(provider)
+        if provider not in _watched:
+            _watched.add(provider)
             add(Watcher())
+            hear_of_unsampled(provider)
 
     def attribution_of(self, owner: Span | None, settings: Settings) -> Attribution:
         """What the application said, completed from baggage, frameworks and the surrounding spans."""
@@ -186,71 +187,16 @@ class Telemetry:
             keys["user"] = self._key.token(keys["user"])
         return said._replace(route=route, conversation=conversation, keys=tuple(sorted(keys.items())))
 
-    def labels_of(self, seen: Observation, said: Attribution, settings: Settings) -> tuple[str, ...]:
+    def labels_of(self, seen: Observation, said: Attribution, settings: Settings) -> Labels:
         keys = dict(said.keys)
-        names = (*semconv.COMMON_LABELS, *settings.metric_keys)
-        values = (
-            seen.provider,
-            seen.model,
-            said.route,
-            *(keys.get(name, "") for name in settings.metric_keys),
-        )
-        return self.limiter.limit(names, values)
-
-    def _label_attributes(self, labels: tuple[str, ...]) -> Attributes:
-        names = (
-            *semconv.COMMON_LABELS,
-            *(f"{semconv.ATTRIBUTION}.{name}" for name in self.live.current().metric_keys),
-        )
-        return {name: value for name, value in zip(names, labels, strict=False) if value}
+        values = (seen.provider, seen.model, said.route, *(keys.get(name, "") for name in settings.metric_keys))
+        return self.limiter.limit(label_names(settings.metric_keys), values)
 
     # --- metrics --------------------------------------------------------------------------------------------
 
-    def _column(self, extra: tuple[str, ...], name: str) -> Iterator[Point]:
-        """One counter: the rows summed over every label it does not have."""
-        sums: dict[tuple[tuple[str, ...], tuple[str, ...]], float] = {}
-        with self.table.lock:
-            for (labels, status, reason, modality), row in self.table.rows.items():
-                known = {"status": status, "reason": reason, "modality": modality, "operation": OPERATION}
-                key = (labels, tuple(known[label] for label in extra))
-                sums[key] = sums.get(key, 0) + getattr(row, name)
-        names = {
-            "status": semconv.STATUS,
-            "reason": semconv.REASON,
-            "modality": semconv.TOKEN_MODALITY,
-            "operation": semconv.OPERATION,
-        }
-        for (labels, values), total in sums.items():
-            if total or name == "calls" or name in ("input", "output", "read", "write"):
-                more = {names[label]: value for label, value in zip(extra, values, strict=True) if value}
-                yield Point(total, self._label_attributes(labels) | more)
-
-    def _costs(self) -> Iterator[Point]:
-        sums: dict[tuple[tuple[str, ...], str], float] = {}
-        with self.table.lock:
-            for (labels, _, _, _), row in self.table.rows.items():
-                if row.priced:
-                    for kind in COST_CLASSES:
-                        key = (labels, kind)
-                        sums[key] = sums.get(key, 0.0) + getattr(row, f"cost_{kind}")
-        for (labels, kind), total in sums.items():
-            yield Point(total, self._label_attributes(labels) | {semconv.COST_CLASS: kind})
-
-    def _unread(self) -> Iterator[Point]:
-        with self.table.lock:
-            unread = list(self.table.unread.items())
-        for (labels, ttl), premium in unread:
-            yield Point(premium, self._label_attributes(labels) | {semconv.TTL: ttl})
-
-    def _errors(self) -> Iterator[Point]:
-        with self.table.lock:
-            errors = list(self.table.errors.items())
-        for where, count in errors:
-            yield Point(count, {semconv.WHERE: where})
-
     def durations(self, recorder: SpanRecorder, seen: Observation, *, owned_elsewhere: bool) -> None:
         """The two duration histograms, with the call's span as exemplar."""
-        labels = self._label_attributes(recorder.labels)
+        labels = label_attributes(recorder.labels)
         labels[semconv.OPERATION] = OPERATION
         record = self.pending.record
         if self.live.value.token_usage_metric and seen.usage is not None:
@@ -286,7 +232,7 @@ class Telemetry:
 
     def ledger(self, recorder: SpanRecorder, seen: Observation) -> None:
         """One record a call, whatever a sampler decided about its span."""
-        found = own_attributes(seen) | convention_attributes(seen)
+        found = all_attributes(seen) | convention_attributes(seen)
         found |= {
             semconv.CALL_ID: seen.call_id,
             semconv.PROVIDER: seen.provider,
@@ -305,18 +251,17 @@ class Telemetry:
 
     def prompt_map(self, seen: Observation, prompt: Prompt, sight: Sight) -> None:
         """The prompt as packed segments, as a delta to the request it shares most with."""
-        marks = {place.length: min(255, max(1, place.ttl // 60)) for place in prompt.breakpoints}
-        base = sight.previous
-        shared = sight.shared if base is not None else 0
+        marks = _marks((place.length, place.ttl) for place in prompt.breakpoints)
+        base, shared = _base(sight, marks)
         packed = bytearray()
         room = MAX_MAP_BYTES * 3 // 4 // _MAP_SEGMENT
-        rest = list(enumerate(sight.nodes))[shared:]
-        for index, node in rest[:room]:
+        rest = list(enumerate(sight.nodes, 1))[shared:]
+        for length, node in rest[:room]:
             info = node.info
             if info is not None:
                 kind = (info.section << 4) | info.kind
                 packed += info.digest[:SHORT] + min(info.size, 2**24 - 1).to_bytes(3, "big")
-                packed += bytes((kind, marks.get(index + 1, 0)))
+                packed += bytes((kind, marks.get(length, 0)))
         found: Attributes = {
             semconv.CALL_ID: seen.call_id,
             semconv.MAP_SEGMENTS: base64.b64encode(bytes(packed)).decode(),
@@ -325,8 +270,8 @@ class Telemetry:
         }
         if seen.fingerprint is not None:
             found |= {semconv.PREFIX_CHAIN: seen.fingerprint.chain, semconv.KEY_ID: seen.fingerprint.key_id}
-        if shared:
-            found[semconv.MAP_BASE] = sight.nodes[shared - 1].chain.hex()
+        if base is not None:
+            found[semconv.MAP_BASE] = base.hex()
         if len(rest) > room or prompt.truncated:
             found[semconv.MAP_TRUNCATED] = True
         self._log(semconv.EVENT_PROMPT, found, get_current())
@@ -337,16 +282,63 @@ class Telemetry:
         """Why nothing of ours can arrive anywhere, and what to do; None when somebody listens."""
         provider = self._provider or trace.get_tracer_provider()
         meters = self._meter_provider or metrics.get_meter_provider()
-        if hasattr(provider, "add_span_processor") or type(meters).__name__ == "MeterProvider":
-            return None
-        if importlib.util.find_spec("opentelemetry.sdk") is None:
+        has_sdk = hasattr(provider, "add_span_processor") or type(meters).__name__ == "MeterProvider"
+        if not has_sdk and importlib.util.find_spec("opentelemetry.sdk") is None:
             return "the OpenTelemetry SDK is missing: pip install 'otel-promptcache[otlp]'"
-        return (
-            "no TracerProvider or MeterProvider is set: start the application with opentelemetry-instrument, "
-            "set OTEL_PROMPTCACHE_AUTO=1 (see `otel-promptcache auto`), or configure the SDK before the first call"
-        )
+        if not has_sdk:
+            return (
+                "no TracerProvider or MeterProvider is set: start the application with opentelemetry-instrument, "
+                "set OTEL_PROMPTCACHE_AUTO=1 (see `otel-promptcache auto`), or configure the SDK before the first call"
+            )
+        if _exports_nothing(provider, meters):
+            return (
+                "the providers have no exporter: set OTEL_TRACES_EXPORTER and OTEL_METRICS_EXPORTER to otlp "
+                "(pip install 'otel-promptcache[otlp]'), or add a span processor or metric reader"
+            )
+        return None
 
     def deactivate(self) -> None:
-        """Stops reporting: observable instruments cannot be taken back."""
-        self.pending.flush()
-        self._active = False
+        """Counts no longer. What was counted stays to be collected, for observable instruments cannot be taken back."""
+        self.book.sweep()
+        self.book.sweep = lambda: None
+
+
+def create_histogram(meter: Meter, metric: Metric) -> Histogram:
+    """A histogram with the boundaries that fit what it measures, where the API is new enough to take them."""
+    try:
+        return meter.create_histogram(
+            metric.name, metric.unit, metric.meaning, explicit_bucket_boundaries_advisory=metric.boundaries
+        )
+    except TypeError:
+        return meter.create_histogram(metric.name, metric.unit, metric.meaning)
+
+
+def _exports_nothing(provider: object, meters: object) -> bool:
+    """Whether SDK providers have neither a span processor besides ours nor a metric reader; False where unknown."""
+    combined = getattr(provider, "_active_span_processor", None)
+    processors = getattr(combined, "_span_processors", None)
+    readers = getattr(meters, "_metric_readers", None)
+    if readers is None and type(meters).__name__ == "MeterProvider":
+        return False
+    if processors is None:
+        return False
+    return not readers and all(isinstance(one, Watcher) for one in processors)
+
+
+def _marks(places: Iterable[tuple[int, int]]) -> dict[int, int]:
+    """Breakpoints as a map has them: the lifetime in minutes, by the length of the prefix in front."""
+    return {length: min(255, max(1, ttl // 60)) for length, ttl in places}
+
+
+def _base(sight: Sight, marks: Mapping[int, int]) -> tuple[Chain | None, int]:
+    """The chain of the earlier prompt a map is a delta to, and how many leading segments they share, with marks."""
+    previous = sight.previous
+    if previous is None:
+        return None, 0
+    before = _marks((node.length, ttl) for node, ttl in previous.breakpoints)
+    leaf = previous.leaf
+    if leaf is None:
+        return None, 0  # forgotten since
+    moved = [length for length in marks.keys() | before.keys() if marks.get(length) != before.get(length)]
+    shared = min(sight.shared, *(length - 1 for length in moved)) if moved else sight.shared
+    return (leaf.chain, shared) if shared else (None, 0)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
+from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from weakref import WeakSet
 
 from opentelemetry import context, trace
@@ -16,8 +18,15 @@ from otel_promptcache import semconv
 _LLM_OPERATIONS: Final = frozenset({"chat", "text_completion", "generate_content", "responses"})
 _ENTRY_ROUTES: Final = ("http.route", "messaging.destination.name", "celery.task_name")
 
-_entry: ContextVar[Span | None] = ContextVar("otel_promptcache_entry", default=None)
+_entry: ContextVar[Span | Unsampled | None] = ContextVar("otel_promptcache_entry", default=None)
 _newest: ContextVar[Span | None] = ContextVar("otel_promptcache_newest", default=None)
+
+
+class Unsampled(NamedTuple):
+    """An entry span that a sampler dropped. Processors never hear of it, and routes must not depend on sampling."""
+
+    trace_id: int
+    route: str
 
 
 def span_attributes(span: Span) -> Any:
@@ -59,6 +68,37 @@ class Watcher:
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002
         return True
+
+
+def hear_of_unsampled(provider: Any) -> None:
+    """Has the sampler of a provider tell us of entry spans, since a dropped one is shown to nobody else.
+
+    Their route is known when their instrumentation gives it at the start of the span, as those of FastAPI, Starlette
+    and Flask do.
+    """
+    sampler: Any = getattr(provider, "sampler", None)
+    decide = getattr(sampler, "should_sample", None)
+    if decide is None or getattr(decide, "promptcache", False):
+        return
+
+    @functools.wraps(decide)
+    def heard(  # the names are the SDK's: somebody's sampler may pass them on by name
+        parent_context: Any,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Any = None,
+        *rest: Any,
+        **more: Any,
+    ) -> Any:
+        if kind is SpanKind.SERVER or kind is SpanKind.CONSUMER:
+            # A span that is recorded takes this place in a moment.
+            _entry.set(Unsampled(trace_id, _route_in(attributes or {})))
+        return decide(parent_context, trace_id, name, kind, attributes, *rest, **more)
+
+    heard.promptcache = True  # type: ignore[attr-defined]
+    with contextlib.suppress(Exception):  # a sampler with slots: then as if there were none
+        sampler.should_sample = heard
 
 
 def scope_name(span: Span) -> str:
@@ -108,13 +148,15 @@ def entry_route() -> str:
     if entry is None:
         return ""
     current = trace.get_current_span().get_span_context()
+    if isinstance(entry, Unsampled):
+        return entry.route if current.is_valid and entry.trace_id == current.trace_id else ""
     if current.is_valid:
         if entry.get_span_context().trace_id != current.trace_id:
             return ""
     elif not entry.is_recording():
         return ""  # left over in a thread that has gone on to other work
-    found = span_attributes(entry)
-    for name in _ENTRY_ROUTES:
-        if found.get(name):
-            return str(found[name])
-    return ""
+    return _route_in(span_attributes(entry))
+
+
+def _route_in(found: Mapping[str, Any]) -> str:
+    return next((str(found[name]) for name in _ENTRY_ROUTES if found.get(name)), "")

@@ -5,12 +5,18 @@ A synchronous counter costs more for a call than the span does; adding to a row 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary, WeakSet
 
+from opentelemetry.metrics import Observation as Point
+
+from otel_promptcache import semconv
 from otel_promptcache.model import Observation
 from otel_promptcache.semconv import OVERFLOW
 
@@ -20,6 +26,22 @@ if TYPE_CHECKING:
 
 MAX_LABEL_VALUES: Final = 100
 COST_CLASSES: Final = ("read", "write", "uncached", "output")
+OPERATION: Final = "chat"
+
+Labels = tuple[str, ...]
+"""Names of labels, then as many values. Names are part of it because settings may change while we run."""
+
+
+@lru_cache(maxsize=64)
+def label_names(keys: tuple[str, ...]) -> Labels:
+    """The common labels and those of the attribution keys."""
+    return (*semconv.COMMON_LABELS, *(f"{semconv.ATTRIBUTION}.{key}" for key in keys))
+
+
+def label_attributes(labels: Labels) -> dict[str, Any]:
+    """Labels as the attributes of a point; what is empty is left out."""
+    half = len(labels) // 2
+    return {name: value for name, value in zip(labels[:half], labels[half:], strict=True) if value}
 
 
 class Row:
@@ -34,18 +56,16 @@ class Table:
     """All counters: one dictionary from labels to sums, one look-up a call."""
 
     def __init__(self) -> None:
-        self._clear()
-        if hasattr(os, "register_at_fork"):
-            # What happened before the fork is exported by the parent.
-            os.register_at_fork(after_in_child=self._clear)
+        self.clear()
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Begins anew, with a lock that nobody holds."""
         self.lock = threading.Lock()
-        self.rows: dict[tuple[tuple[str, ...], str, str, str], Row] = {}
-        self.unread: dict[tuple[tuple[str, ...], str], float] = {}
-        self.errors: dict[str, int] = {}
+        self.rows: dict[tuple[Labels, str, str, str], Row] = {}
+        self._unread: dict[tuple[Labels, str], float] = {}
+        self._errors: dict[str, int] = {}
 
-    def add(self, labels: tuple[str, ...], seen: Observation) -> None:
+    def add(self, labels: Labels, seen: Observation, *, unpriced: bool) -> None:
         """Adds one finished call."""
         verdict, usage, cost = seen.diagnosis, seen.usage, seen.cost
         status = verdict.status.value if verdict is not None else ""
@@ -63,8 +83,8 @@ class Table:
             row.output += usage.output or 0
             row.read += usage.read or 0
             row.write += usage.write or 0
+            row.unpriced += unpriced
             if cost is None:
-                row.unpriced += 1
                 return
             row.priced += 1
             row.cost_read += float(cost.read)
@@ -75,6 +95,61 @@ class Table:
             if verdict is not None and verdict.lost:
                 row.lost_tokens += verdict.lost
                 row.lost_cost += float(seen.lost_usd or 0)
+
+    def add_unread(self, labels: Labels, ttl: str, premium: float) -> None:
+        """Adds what was paid for a write that nobody has read."""
+        with self.lock:
+            self._unread[labels, ttl] = self._unread.get((labels, ttl), 0.0) + premium
+
+    def add_error(self, where: str) -> None:
+        """Adds an error of ours."""
+        with self.lock:
+            self._errors[where] = self._errors.get(where, 0) + 1
+
+    # --- reading --------------------------------------------------------------------------------------------
+
+    def column(self, name: str, extra: tuple[str, ...], *, zeros: bool) -> Iterator[Point]:
+        """One counter: the rows summed over every label it does not have."""
+        sums: dict[tuple[Labels, tuple[str, ...]], float] = {}
+        with self.lock:
+            for (labels, status, reason, modality), row in self.rows.items():
+                known = {
+                    semconv.STATUS: status,
+                    semconv.REASON: reason,
+                    semconv.TOKEN_MODALITY: modality,
+                    semconv.OPERATION: OPERATION,
+                }
+                key = (labels, tuple(known[label] for label in extra))
+                sums[key] = sums.get(key, 0) + getattr(row, name)
+        for (labels, values), total in sums.items():
+            if total or zeros:
+                more = {label: value for label, value in zip(extra, values, strict=True) if value}
+                yield Point(total, label_attributes(labels) | more)
+
+    def costs(self) -> Iterator[Point]:
+        """Money by token class, for calls whose price is known."""
+        sums: dict[tuple[Labels, str], float] = {}
+        with self.lock:
+            for (labels, _, _, _), row in self.rows.items():
+                if row.priced:
+                    for kind in COST_CLASSES:
+                        sums[labels, kind] = sums.get((labels, kind), 0.0) + getattr(row, f"cost_{kind}")
+        for (labels, kind), total in sums.items():
+            yield Point(total, label_attributes(labels) | {semconv.COST_CLASS: kind})
+
+    def unread(self) -> Iterator[Point]:
+        """Money for writes that expired unread, by lifetime."""
+        with self.lock:
+            unread = list(self._unread.items())
+        for (labels, ttl), premium in unread:
+            yield Point(premium, label_attributes(labels) | {semconv.TTL: ttl})
+
+    def errors(self) -> Iterator[Point]:
+        """Errors of ours, by room."""
+        with self.lock:
+            errors = list(self._errors.items())
+        for where, count in errors:
+            yield Point(count, {semconv.WHERE: where})
 
 
 class Pending:
@@ -87,8 +162,6 @@ class Pending:
     def __init__(self, capacity: int = 256) -> None:
         self._capacity = capacity
         self._waiting: deque[tuple[Histogram, float, dict[str, Any], Context]] = deque()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._waiting.clear)
 
     def record(self, histogram: Histogram, value: float, labels: dict[str, Any], where: Context) -> None:
         self._waiting.append((histogram, value, labels, where))
@@ -103,20 +176,30 @@ class Pending:
                 return
             histogram.record(value, labels, context=where)
 
+    def clear(self) -> None:
+        self._waiting.clear()
+
 
 class Limiter:
     """Keeps each label at its first hundred values; everything later is one value."""
 
     def __init__(self) -> None:
-        self._values: dict[str, set[str]] = {}
-        self._known: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self.clear()
 
-    def limit(self, names: Sequence[str], values: tuple[str, ...]) -> tuple[str, ...]:
-        found = self._known.get(values)
+    def clear(self) -> None:
+        """Begins anew, with a lock that nobody holds."""
+        self._lock = threading.Lock()
+        self._values: dict[str, set[str]] = {}
+        self._known: dict[Labels, Labels] = {}
+
+    def limit(self, names: Labels, values: tuple[str, ...]) -> Labels:
+        asked = names + values
+        found = self._known.get(asked)
         if found is None:
-            found = tuple(self._one(name, value) for name, value in zip(names, values, strict=True))
+            with self._lock:
+                found = names + tuple(map(self._one, names, values))
             if len(self._known) < 10_000:
-                self._known[values] = found
+                self._known[asked] = found
         return found
 
     def _one(self, name: str, value: str) -> str:
@@ -132,3 +215,57 @@ class Limiter:
     def overflowing(self) -> list[str]:
         """Labels that have reached their limit."""
         return sorted(name for name, values in self._values.items() if len(values) >= MAX_LABEL_VALUES)
+
+
+# --- Everything that is counted for one meter provider ------------------------------------------------------
+
+
+class Book:
+    """The counts and the instruments they are read by. A counter must not fall: they outlive whoever counts."""
+
+    def __init__(self) -> None:
+        self.table = Table()
+        self.pending = Pending()
+        self.limiter = Limiter()
+        self.sweep: Callable[[], None] = lambda: None
+        """Called before counters are read, so that writes that ran out since are in them."""
+        self.instruments: WeakSet[Any] = WeakSet()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        """In a forked child: what happened before the fork is exported by the parent."""
+        self.table.clear()
+        self.pending.clear()
+        self.limiter.clear()
+        for instrument in self.instruments:
+            _forget_points(instrument)
+
+
+def _forget_points(instrument: Any) -> None:
+    """Drops what the SDK remembers of an instrument. It would take our fresh counts off those before the fork (delta
+    temporality), and export the parent's histograms once more. It has no public way to say so; without this, as many
+    counts are wrong as calls were made before the fork."""
+    with contextlib.suppress(Exception):
+        real = getattr(instrument, "_real_instrument", None) or instrument
+        for storage in real._measurement_consumer._reader_storages.values():  # noqa: SLF001
+            storage._instrument_view_instrument_matches.pop(real, None)  # noqa: SLF001
+
+
+_books: Final[WeakKeyDictionary[Any, Book]] = WeakKeyDictionary()
+_global = Book()
+"""Of whatever meter provider is the global one."""
+
+
+def book_of(provider: object | None) -> Book:
+    """The book of a meter provider, None for the global one. Asked twice it is the same: an SDK takes the callbacks
+    of an instrument once, and never lets go of them."""
+    if provider is None:
+        return _global
+    try:
+        book = _books.get(provider)
+        if book is None:
+            book = _books[provider] = Book()
+    except TypeError:  # neither hashable nor weakly referenced
+        return Book()
+    return book

@@ -11,12 +11,12 @@ from otel_promptcache import semconv
 from otel_promptcache.model import Attribution, Link, Observation
 from otel_promptcache.settings import Spans
 from otel_promptcache.telemetry.context import scope_name
+from otel_promptcache.telemetry.counters import OPERATION
 
 if TYPE_CHECKING:
     from otel_promptcache.telemetry import Telemetry
 
 MAX_ATTRIBUTES: Final = 25
-OPERATION: Final = "chat"
 NATIVE_SCOPE: Final = "com.anthropic.sdk"
 """Scope of the spans that the anthropic SDK emits itself. It records no metrics, and no usage of raw streams."""
 
@@ -78,7 +78,8 @@ class SpanRecorder:
 
     def settle(self, seen: Observation) -> None:
         telemetry = self._telemetry
-        telemetry.table.add(self.labels, seen)
+        priced = seen.cost is not None or self._settings.prices == "off"
+        telemetry.table.add(self.labels, seen, unpriced=not priced)
         if self._own is not None:
             self._write(self._own, seen)
             if seen.error_type:
@@ -159,7 +160,15 @@ def convention_attributes(seen: Observation) -> Attributes:
 
 
 def own_attributes(seen: Observation) -> Attributes:
-    """Our attributes, the most telling first and at most 25; what is not known is absent."""
+    """Our attributes for a span, the most telling first and at most 25."""
+    found = all_attributes(seen)
+    if len(found) > MAX_ATTRIBUTES:
+        found = dict(list(found.items())[: MAX_ATTRIBUTES - 1]) | {semconv.SCHEMA_VERSION: semconv.SCHEMA}
+    return found
+
+
+def all_attributes(seen: Observation) -> Attributes:
+    """Everything of ours, the most telling first; what is not known is absent."""
     found = _verdict(seen) | _money(seen)
     if seen.attribution.route:
         found[semconv.ROUTE] = seen.attribution.route
@@ -176,8 +185,6 @@ def own_attributes(seen: Observation) -> Attributes:
         found[f"{semconv.NATIVE}.{name}"] = value
     if seen.hit_depth is not None:
         found[semconv.HIT_DEPTH] = round(seen.hit_depth, 4)
-    if len(found) >= MAX_ATTRIBUTES:
-        found = dict(list(found.items())[: MAX_ATTRIBUTES - 1])
     found[semconv.SCHEMA_VERSION] = semconv.SCHEMA
     return found
 
