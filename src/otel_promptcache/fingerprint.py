@@ -21,7 +21,7 @@ from hashlib import blake2b
 from typing import Final, NamedTuple, NewType
 
 from otel_promptcache.model import Kind, Section, Segment
-from otel_promptcache.providers._wire import structure, unmarked
+from otel_promptcache.providers._wire import MARKERS, structure, unmarked
 from otel_promptcache.semconv import Cause
 
 Digest = NewType("Digest", bytes)
@@ -78,8 +78,8 @@ class HashKey:
 def canonical(segment: Segment) -> bytes:
     """The bytes a segment's digest is made of: its text, or its structure without cache markers."""
     value = segment.value
-    if type(value) is dict and segment.kind is Kind.TEXT and type(value.get("text")) is str:
-        value = value["text"]
+    if type(value) is dict and segment.kind is Kind.TEXT and "text" in value and len(value.keys() - MARKERS) == 2:
+        value = value["text"]  # nothing but a text, whatever this API calls its type
     if type(value) is str:
         return value.encode("utf-8", "surrogatepass")
     return structure(unmarked(value) if type(value) is dict else value)

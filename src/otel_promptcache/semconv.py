@@ -73,10 +73,8 @@ PROMPT_VERSION: Final = _field(
     "gen_ai.prompt.version", "string", "Template version from `prompt()`.", cardinality="bounded"
 )
 REQUEST_STREAM: Final = _field("gen_ai.request.stream", "boolean", "Whether a stream was asked for.", "span", "low")
-REQUEST_MAX_TOKENS: Final = _field("gen_ai.request.max_tokens", "int", "Output limit asked for.")
-FINISH_REASONS: Final = _field(
-    "gen_ai.response.finish_reasons", "string[]", "Why the model stopped.", "span, ledger", "low"
-)
+REQUEST_MAX_TOKENS: Final = _field("gen_ai.request.max_tokens", "int", "Output limit asked for.", "span")
+FINISH_REASONS: Final = _field("gen_ai.response.finish_reasons", "string[]", "Why the model stopped.", "span", "low")
 INPUT_TOKENS: Final = _field("gen_ai.usage.input_tokens", "int", "All input tokens, cache read and write included.")
 OUTPUT_TOKENS: Final = _field("gen_ai.usage.output_tokens", "int", "Output tokens, reasoning included.")
 CACHE_READ_TOKENS: Final = _field(
@@ -124,7 +122,7 @@ LOST_TOKENS: Final = _field(
 )
 LOST_USD: Final = _field("promptcache.lost.usd", "double", "Those tokens at (paid - read price).")
 EXPECTED_TOKENS: Final = _field("promptcache.expected_tokens", "int", "Tokens a stable application would have read.")
-HIT_RATIO: Final = _field("promptcache.hit_ratio", "double", "Cache read / all input tokens of this call.")
+HIT_RATIO: Final = _field("promptcache.hit_ratio", "double", "Cache read / all input tokens of this call.", "span")
 HIT_DEPTH: Final = _field(
     "promptcache.hit_depth", "double", "Estimate: share of message elements wholly inside the read prefix."
 )
@@ -136,7 +134,9 @@ COST_WRITE: Final = _field("promptcache.cost.write", "double", "USD of cache wri
 COST_UNCACHED: Final = _field("promptcache.cost.uncached", "double", "USD of input neither read nor written.")
 COST_OUTPUT: Final = _field("promptcache.cost.output", "double", "USD of output, tool fees included.")
 COST_WITHOUT_CACHE: Final = _field("promptcache.cost.without_cache", "double", "USD had nothing been cached.")
-COST_SAVING: Final = _field("promptcache.cost.saving", "double", "without_cache - total; negative on a cold write.")
+COST_SAVING: Final = _field(
+    "promptcache.cost.saving", "double", "without_cache - total; negative on a cold write.", "span"
+)
 COST_ESTIMATED: Final = _field("promptcache.cost.estimated", "boolean", "True when a token class had to be assumed.")
 COST_CLASS: Final = _field("promptcache.cost.class", "string", "read, write, uncached or output.", "metric", "low")
 PRICE_VERSION: Final = _field("promptcache.price.version", "string", "Source of the prices.", cardinality="low")

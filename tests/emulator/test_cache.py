@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from otel_promptcache.emulator import cache
 from otel_promptcache.emulator.cache import Accounting, Cache, Ticket, bill
-from otel_promptcache.emulator.layout import Layout, eligible_ends
+from otel_promptcache.emulator.layout import Layout
 from otel_promptcache.emulator.tokens import IMAGE_TOKENS, SPAN, cut, piece, quarter_bytes
 from otel_promptcache.model import Scope
 from otel_promptcache.providers import anthropic, openai_chat, openai_responses
+from otel_promptcache.providers.windows import eligible_ends
 from otel_promptcache.semconv import Reason, Status
 
 FIVE_MINUTES = 300
@@ -370,6 +372,23 @@ class TestConcurrency:
         assert len(claude.cache) == 0
 
 
+class TestRoom:
+    """Entries are bounded."""
+
+    def test_the_longest_unused_go_first(self, older: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+        """And of one prompt the end before the beginning, which alone is worth something."""
+        monkeypatch.setattr(cache, "MAX_ENTRIES", 30)
+        for name in "abc":
+            older.ask({"messages": [{"role": "user", "content": text(1280, name)}]})
+            older.now += 1
+        assert len(older.cache) == 30
+        older.ask({"messages": [{"role": "user", "content": text(1280, "a") + text(128)}]})
+        left_of_b = [entry.tokens for entry in older.cache.entries(99) if entry.used == older.now - 2]
+        assert sorted(left_of_b) == [128, 256, 384, 512, 640, 768]
+        reads = [older.ask({"messages": [{"role": "user", "content": text(1280, name)}]}).read for name in "ac"]
+        assert reads == [1280, 1280]
+
+
 class TestImplicitMark:
     """GPT-5.6 and later: exact match at boundaries; the newest eligible message is one; writes are reported."""
 
@@ -416,7 +435,7 @@ class TestImplicitMark:
         results = [{"role": "tool", "tool_call_id": f"c{n}", "content": "found"} for n in range(3)]
         messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, *results]
         prompt = openai_chat.prompt({"model": "gpt-5.6", "messages": messages})
-        assert eligible_ends(prompt.segments) == [1, 5]
+        assert list(eligible_ends(prompt.segments)) == [5, 1]
         assert [place.length for place in prompt.breakpoints] == [5]
 
     def test_explicit_mode_without_marks_caches_nothing(self, gpt: Provider) -> None:

@@ -301,11 +301,13 @@ class TestUsage:
             ({"prompt_cache_hit_tokens": 64, "prompt_cache_miss_tokens": 36}, 64, None),
             ({"prompt_cache_hit_tokens": 0, "prompt_cache_miss_tokens": 100}, 0, None),
             ({"prompt_cache_hit_tokens": 64, "prompt_tokens_details": {"cached_tokens": 32}}, 32, None),
+            ({"num_cached_tokens": 64}, 64, None),
+            ({"num_cached_tokens": 0}, 0, None),
         ],
         ids=str,
     )
     def test_absent_is_not_zero(self, raw: Body, read: int | None, write: int | None) -> None:
-        """DeepSeek reports hits at the top level."""
+        """DeepSeek and Mistral report hits at the top level."""
         found = openai_chat.usage(raw | {"prompt_tokens": 100})
         assert found is not None
         assert (found.input_total, found.read, found.write, found.output) == (100, read, write, None)

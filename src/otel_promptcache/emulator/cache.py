@@ -17,12 +17,14 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
-from otel_promptcache.emulator.layout import Layout, searched, written
+from otel_promptcache.emulator.layout import Layout
 from otel_promptcache.emulator.tokens import Tokenizer, quarter_bytes
 from otel_promptcache.model import Prompt, Scope
 from otel_promptcache.providers.rules import Matching, Rules, rules_for
+from otel_promptcache.providers.windows import windows, written
 from otel_promptcache.semconv import Reason, Status
 
 MAX_ENTRIES: Final = 200_000
@@ -87,7 +89,7 @@ class Ticket:
 
 
 class Cache:
-    """All entries of one provider, for every account and model. Not thread-safe."""
+    """All entries, of every provider, account and model. Not thread-safe."""
 
     def __init__(self, tokenizer: Tokenizer = quarter_bytes) -> None:
         self.tokenizer = tokenizer
@@ -132,7 +134,7 @@ class Cache:
     def _at_marks(self, prompt: Prompt, rules: Rules, layout: Layout, now: float) -> tuple[Accounting, Stores]:
         digests, ends = layout.prefixes(), layout.ends
         places = written(prompt, rules, ends)
-        length, reason = self._longest(digests, searched(prompt, rules), now)
+        length, reason = self._longest(digests, set(chain.from_iterable(windows(prompt, rules))), now)
         read = ends[length]
         self._keep_alive(digests[: length + 1], now)
         if not read and not places:

@@ -17,16 +17,18 @@ from otel_promptcache.emulator.server import application
 HOST: Final = "127.0.0.1"
 
 _PATIENCE: Final = 5.0
-"""Seconds in which a server has to start; seconds that answers under way are given when it stops are a fifth."""
+"""Seconds in which a server has to start or stop; answers under way are given a fifth of them to end."""
 
 
 @contextmanager
 def emulator(port: int = 0, **options: Unpack[Options]) -> Iterator[Emulator]:
     """Runs an emulator on ``port`` of the loopback interface, 0 for a free one, while the block lasts.
 
-    with emulator() as provider:
-        client = anthropic.Anthropic(base_url=provider.url, api_key="any")
-        provider.clock.advance(301)
+    For example::
+
+        with emulator() as provider:
+            client = anthropic.Anthropic(base_url=provider.url, api_key="any")
+            provider.clock.advance(301)
     """
     running = Emulator(**options)
     listener = _listener(port)

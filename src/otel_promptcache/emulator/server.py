@@ -22,6 +22,9 @@ from otel_promptcache.emulator.wire import FORMATS, Wire, anthropic, openai_chat
 
 log = logging.getLogger(__name__)
 
+_REFUSED: Final = "req_refused"
+"""Request id of every request that got no response id."""
+
 _SSE: Final = "text/event-stream; charset=utf-8"
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -113,7 +116,7 @@ async def _answer(emulator: Emulator, wire: Wire, body: dict[str, Any], key: str
         emulator.abandon(call)
         raise
     emulator.begin(call)
-    headers = {"request-id": call.exchange.identity("req_"), "x-request-id": call.exchange.identity("req_")}
+    headers = _request_id(call.exchange.identity("req_"))
     if fault is Fault.GZIP:
         headers["content-encoding"] = "gzip"
     if call.exchange.prompt.stream:
@@ -150,8 +153,15 @@ def _frame(name: str, data: dict[str, Any]) -> bytes:
 
 
 def _error(wire: Wire, error: ProviderError, retry_after: float) -> Response:
-    headers = {"retry-after": f"{retry_after:g}"} if error.status == 429 else {}
-    return JSONResponse(wire.error(error, "req_emulator"), error.status, headers)
+    headers = _request_id(_REFUSED)
+    if error.status == 429:
+        headers["retry-after"] = f"{retry_after:g}"
+    return JSONResponse(wire.error(error, _REFUSED), error.status, headers)
+
+
+def _request_id(identity: str) -> dict[str, str]:
+    """The header by which support finds a request, in either provider's spelling."""
+    return {"request-id": identity, "x-request-id": identity}
 
 
 async def _no_such_endpoint(request: Request, failure: Exception) -> Response:

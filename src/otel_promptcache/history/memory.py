@@ -13,16 +13,20 @@ import os
 import secrets
 import threading
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from typing import Final
 
 from otel_promptcache.fingerprint import HashKey, canonical
 from otel_promptcache.history import TELLING, Entry, Info, Node, Sent, Sight, Write
-from otel_promptcache.model import Kind, Link, Prompt, Scope, Section, Segment, Usage
+from otel_promptcache.model import Link, Prompt, Scope, Section, Segment, Usage
 from otel_promptcache.providers.rules import Matching, Rules, rules_for
+from otel_promptcache.providers.windows import windows
 
 MAX_SCOPES: Final = 4096
 MAX_IDS: Final = 20_000
 MAX_KIN: Final = 8
+SEGMENTS_A_REQUEST: Final = 4
+"""One request is remembered for every so many segments that may be: identical requests add no segments."""
 SEGMENTS_A_REQUEST: Final = 4
 """One request is remembered for every so many segments that may be: identical requests add no segments."""
 MAX_LOOKBACK: Final = 512
@@ -336,8 +340,8 @@ def _simulate(sight: Sight, prompt: Prompt, rules: Rules, now: float) -> None:
     if rules.matching is Matching.PREFIX:
         _simulate_prefix(sight, prompt, rules, now)
         return
-    for place in prompt.breakpoints:
-        _look_back(sight, prompt, place.length, rules.lookback, now)
+    for window in windows(prompt, rules):
+        _search(sight, window, now)
     if sight.previous is not None:
         # What the newest request with this prefix marked, but no window reached.
         for node, _ in sight.previous.breakpoints:
@@ -348,21 +352,10 @@ def _simulate(sight: Sight, prompt: Prompt, rules: Rules, now: float) -> None:
                     sight.beyond = max(sight.beyond, node.length)
 
 
-def _look_back(sight: Sight, prompt: Prompt, start: int, window: int, now: float) -> None:
-    """Searches from one breakpoint backwards for an entry, at most ``window`` positions, itself the first."""
-    position = 0
-    kind = None
-    for length in range(start, max(0, start - MAX_LOOKBACK), -1):
-        segment = prompt.segments[length - 1]
-        # A run of tool calls, and a run of their results, is one position.
-        if not (segment.kind is kind and kind in (Kind.TOOL_USE, Kind.TOOL_RESULT)):
-            position += 1
-            if window and position > window:
-                return
-        kind = segment.kind
-        if length > sight.shared:
-            continue
-        entry = sight.nodes[length - 1].entry
+def _search(sight: Sight, window: Iterator[int], now: float) -> None:
+    """Follows one search to the first entry that can be read."""
+    for length in window:
+        entry = sight.nodes[length - 1].entry if length <= sight.shared else None
         if entry is None:
             continue
         if not entry.alive(now):

@@ -30,6 +30,8 @@ _PARAMETERS: Final[tuple[tuple[str, object], ...]] = (
     ("service_tier", "auto"),
 )
 _IDENTITY: Final = ("name", "tool_call_id")
+_TOP_LEVEL_READS: Final = ("prompt_cache_hit_tokens", "num_cached_tokens")
+"""Where DeepSeek and Mistral report hits beside, or in place of, the details."""
 
 
 def handles(path: str) -> bool:
@@ -112,6 +114,8 @@ def path(segment: Segment) -> str:
         return segment.role
     if segment.section is Section.TOOLS:
         return f"tools[{segment.element}]"
+    if segment.kind is Kind.REASONING:
+        return f"messages[{segment.element}].reasoning_content"
     return _openai.message_path(segment, "messages")
 
 
@@ -123,9 +127,8 @@ def usage(raw: object) -> Usage | None:
         return None
     details = mapping(fields.get("prompt_tokens_details"))
     read = count(details.get("cached_tokens"))
-    if read is None:
-        # DeepSeek reports hits at the top level.
-        read = count(fields.get("prompt_cache_hit_tokens"))
+    for field in _TOP_LEVEL_READS if read is None else ():
+        read = count(fields.get(field)) if read is None else read
     return Usage(
         input_total=total,
         read=read,

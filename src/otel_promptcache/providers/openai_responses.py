@@ -60,7 +60,7 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
     source = body.get("input")
     items = [{"role": "user", "content": source}] if type(source) is str else as_list(source)
     leading = _openai.leading_instructions(items)
-    eligible = len(built.segments) if instructions else 0
+    eligible = len(built.segments) if type(instructions) is str and instructions else 0
     for index, item in enumerate(items):
         if _item(built, marks, index, mapping(item), leading) or index == leading - 1:
             eligible = len(built.segments)

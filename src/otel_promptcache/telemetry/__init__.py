@@ -67,6 +67,9 @@ _COUNTERS: Final = (
     (semconv.M_UNPRICED, "unpriced", False),
     (semconv.M_NO_USAGE, "no_usage", False),
 )
+_SPAN_ONLY: Final = (semconv.HIT_RATIO, semconv.COST_SAVING, semconv.FINISH_REASONS, semconv.REQUEST_MAX_TOKENS)
+"""Left out of the ledger, whose records are to be small: the first two follow from other fields."""
+
 _watched: Final[WeakSet[Any]] = WeakSet()
 """Tracer providers that have our watcher: a processor cannot be taken back."""
 
@@ -233,6 +236,8 @@ class Telemetry:
     def ledger(self, recorder: SpanRecorder, seen: Observation) -> None:
         """One record a call, whatever a sampler decided about its span."""
         found = all_attributes(seen) | convention_attributes(seen)
+        for name in _SPAN_ONLY:
+            found.pop(name, None)
         found |= {
             semconv.CALL_ID: seen.call_id,
             semconv.PROVIDER: seen.provider,
