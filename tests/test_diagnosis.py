@@ -27,7 +27,7 @@ Body = dict[str, Any]
 
 
 class IdealCache:
-    """Holds exactly what the documentation promises: entries at breakpoints, or every prefix; one byte in four a token."""
+    """Holds exactly what the documentation promises: entries at breakpoints, or every prefix. Four bytes a token."""
 
     def __init__(self) -> None:
         self.entries: dict[tuple[Scope, tuple[int, ...]], float] = {}
@@ -780,9 +780,7 @@ def two_agents(dialect: str) -> list[Body]:
 
 def two_agents_same_question(dialect: str) -> list[Body]:
     """A guard and the agent it guards are asked the same."""
-    both = []
-    for text in (SYSTEM, OTHERS):
-        both.append(with_system(BODIES[dialect](1), text))
+    both = [with_system(BODIES[dialect](1), text) for text in (SYSTEM, OTHERS)]
     return [*both, with_system(BODIES[dialect](3), SYSTEM)]
 
 
@@ -843,17 +841,23 @@ def test_two_agents_with_tools_are_not_versions_of_one(dialect: str, agent: Call
         assert client.send(body).status not in BLAME
 
 
-SAMPLING = {
-    "anthropic": [{"temperature": 0.2}, {"top_p": 0.9}, {"top_k": 5}, {"max_tokens": 7}, {"stop_sequences": ["END"]}]
-    + [{"metadata": {"user_id": "u2"}}, {"stream": True}, {"thinking": {"type": "disabled"}}]
-    + [{"tool_choice": {"type": "auto"}}, {"speed": "standard"}, {"service_tier": "auto"}],
-    "openai_chat": [{"temperature": 0.2}, {"top_p": 0.9}, {"max_completion_tokens": 7}, {"stop": ["END"]}, {"seed": 3}]
-    + [{"metadata": {"a": "b"}}, {"stream": True}, {"n": 2}, {"user": "u2"}, {"logprobs": True}, {"store": True}]
-    + [{"tool_choice": "auto"}, {"parallel_tool_calls": True}, {"response_format": {"type": "text"}}]
-    + [{"verbosity": "medium"}, {"stream": True, "stream_options": {"include_usage": True}}],
-    "openai_responses": [{"temperature": 0.2}, {"top_p": 0.9}, {"max_output_tokens": 7}, {"metadata": {"a": "b"}}]
-    + [{"stream": True}, {"store": False}, {"user": "u2"}, {"include": ["reasoning.encrypted_content"]}]
-    + [{"tool_choice": "auto"}, {"parallel_tool_calls": True}, {"text": {"format": {"type": "text"}}}],
+SAMPLING: dict[str, list[Body]] = {
+    "anthropic": [
+        *({"temperature": 0.2}, {"top_p": 0.9}, {"top_k": 5}, {"max_tokens": 7}, {"stop_sequences": ["END"]}),
+        *({"metadata": {"user_id": "u2"}}, {"stream": True}, {"thinking": {"type": "disabled"}}),
+        *({"tool_choice": {"type": "auto"}}, {"speed": "standard"}, {"service_tier": "auto"}),
+    ],
+    "openai_chat": [
+        *({"temperature": 0.2}, {"top_p": 0.9}, {"max_completion_tokens": 7}, {"stop": ["END"]}, {"seed": 3}),
+        *({"metadata": {"a": "b"}}, {"stream": True}, {"n": 2}, {"user": "u2"}, {"logprobs": True}, {"store": True}),
+        *({"tool_choice": "auto"}, {"parallel_tool_calls": True}, {"response_format": {"type": "text"}}),
+        *({"verbosity": "medium"}, {"stream": True, "stream_options": {"include_usage": True}}),
+    ],
+    "openai_responses": [
+        *({"temperature": 0.2}, {"top_p": 0.9}, {"max_output_tokens": 7}, {"metadata": {"a": "b"}}),
+        *({"stream": True}, {"store": False}, {"user": "u2"}, {"include": ["reasoning.encrypted_content"]}),
+        *({"tool_choice": "auto"}, {"parallel_tool_calls": True}, {"text": {"format": {"type": "text"}}}),
+    ],
 }
 
 
@@ -1223,11 +1227,8 @@ def appended(body: Body, answer: str, question: str) -> Body:
 def rolled_on(body: Body) -> Body:
     """The last message's marker, if any, moves to the new last message."""
     *older, newest = messages(body)
-    marked = False
-    for message in older:
-        if isinstance(message["content"], list):
-            marked |= any([block.pop("cache_control", None) for block in message["content"]])
-    if marked:
+    lists = [message["content"] for message in older if isinstance(message["content"], list)]
+    if [block.pop("cache_control") for blocks in lists for block in blocks if "cache_control" in block]:
         as_blocks(newest)[-1]["cache_control"] = dict(EPHEMERAL)
     return body
 

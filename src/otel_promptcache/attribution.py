@@ -11,41 +11,56 @@ import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from otel_promptcache.model import Attribution
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_CURRENT: Final[ContextVar[Attribution]] = ContextVar("otel_promptcache_attribution", default=Attribution())
+
+class _Level(NamedTuple):
+    """What holds inside one statement, and the level that holds again after it."""
+
+    holds: Attribution
+    said: Said | None
+    outer: _Level | None
+
+
+_CURRENT: Final[ContextVar[_Level]] = ContextVar(
+    "otel_promptcache_attribution", default=_Level(Attribution(), None, None)
+)
 
 
 def current() -> Attribution:
     """What has been said in this context."""
-    return _CURRENT.get()
+    return _CURRENT.get().holds
 
 
 class Said:
     """A statement that holds inside a ``with`` block or a decorated function, plain or async."""
 
-    __slots__ = ("_before", "_changes", "_keys")
+    __slots__ = ("_changes", "_keys")
 
     def __init__(self, keys: dict[str, str] | None = None, **changes: str) -> None:
         self._changes = {name: str(value) for name, value in changes.items()}
         self._keys = keys
-        self._before: list[Attribution] = []
 
     def __enter__(self) -> None:
-        before = _CURRENT.get()
-        self._before.append(before)
+        outer = _CURRENT.get()
         changes: dict[str, Any] = dict(self._changes)
         if self._keys is not None:
-            changes["keys"] = tuple(sorted((dict(before.keys) | self._keys).items()))
-        _CURRENT.set(before._replace(**changes))
+            changes["keys"] = tuple(sorted((dict(outer.holds.keys) | self._keys).items()))
+        _CURRENT.set(_Level(outer.holds._replace(**changes), self, outer))
 
     def __exit__(self, *exc_info: object) -> None:
-        # Set back by value: a generator may be closed in another context, where a token would be refused.
-        _CURRENT.set(self._before.pop())
+        # Looked for in this context, where a statement that many threads share has a level of its own, and one made
+        # by a generator that is closed elsewhere has none.
+        level = _CURRENT.get()
+        while level.outer is not None:
+            if level.said is self:
+                _CURRENT.set(level.outer)
+                return
+            level = level.outer
 
     def __call__(self, function: F) -> F:
         import inspect  # costs what importing us must not

@@ -44,16 +44,17 @@ class HashKey:
     def __init__(self, configured: str = "") -> None:
         secret = configured.encode() if configured else os.urandom(32)
         self.key = blake2b(secret, digest_size=32, person=b"promptcache-key").digest()
-        self._states: dict[str, blake2b] = {}
+        self._states: dict[int, blake2b] = {}
         self.id = blake2b(self.key, digest_size=4, person=b"promptcache-id").hexdigest()
 
     def digest(self, role: str, data: bytes) -> Digest:
         """Digest of a segment's role and canonical bytes."""
-        begun = self._states.get(role)
+        fast = hash(role)  # the role itself may hold a speaker's name, which is not ours to keep
+        begun = self._states.get(fast)
         if begun is None:
             begun = blake2b(role.encode("utf-8", "surrogatepass") + b"\0", digest_size=DIGEST_SIZE, key=self.key)
             if len(self._states) < MAX_ROLES:  # a tool result's role carries the id of its call
-                self._states[role] = begun
+                self._states[fast] = begun
         state = begun.copy()
         state.update(data)
         return Digest(state.digest())
@@ -99,17 +100,28 @@ def sections(digests: Iterable[tuple[Section, Digest]]) -> tuple[tuple[Section, 
 # --- Kinds of difference ------------------------------------------------------------------------------------
 
 _BLANKS: Final = b" \t\r\n\v\f"
-_NO_BREAK_SPACE: Final = "\u00a0".encode()
+_WIDE_BLANKS: Final = tuple(
+    # No-break, fixed-width, zero-width and ideographic spaces, line and paragraph separators, byte order mark.
+    blank.encode()
+    for blank in "\u0085\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u200b"
+    "\u2028\u2029\u202f\u205f\u2060\u3000\ufeff"
+)
 _DIGITS: Final = b"0123456789"
 
 _MONTH: Final = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+_WORD: Final = r"[^\W\d_]{3,}"
+_YEAR: Final = r"(?:19|20)\d{2}"
 _TIME: Final = re.compile(
     r"\d{4}-\d{2}-\d{2}"  # 2026-11-21, also at the start of a full ISO timestamp
-    r"|\b\d{1,2}:\d{2}\b"  # 14:05, 14:05:59
+    r"|\b\d{8}T\d{4}"  # 20261121T140559Z
+    r"|\b\d{1,2}[:h]\d{2}\b"  # 14:05, 14:05:59, 14h05
+    r"|\b\d{1,2} ?[ap]\.?m\b"  # 2 pm
     r"|\b\d{1,2}[./]\d{1,2}[./](?:\d{4}|\d{2})\b"  # 21.11.2026, 11/21/26
-    r"|\b\d{4}/\d{1,2}/\d{1,2}\b"
-    rf"|\b{_MONTH}\.? \d{{1,2}}(?:st|nd|rd|th)?,? \d{{4}}\b"
-    rf"|\b\d{{1,2}}(?:st|nd|rd|th|\.)? {_MONTH}\.?,? \d{{4}}\b"
+    r"|\b\d{4}[./]\d{1,2}[./]\d{1,2}\b"
+    r"|\d{1,4} ?[年년] ?\d{1,2} ?[月월]"
+    rf"|\b{_MONTH}\.?(?: \d{{1,2}}(?:st|nd|rd|th)?,?)? {_YEAR}\b"  # November 21st, 2026
+    # Day, month, year: months have too many names to list, and the order is the same in most languages.
+    rf"|\b\d{{1,2}}(?:st|nd|rd|th|\.)?[ -](?:de )?{_WORD}\.?,?(?: de)?[ -]{_YEAR}\b"
     r"|\b1[5-9]\d{8}(?:\.\d+|\d{3}(?:\d{3})?)?\b",  # epoch seconds, milliseconds, microseconds
     re.IGNORECASE,
 )
@@ -163,8 +175,9 @@ def detail(segment: Segment) -> Detail | None:
     if len(data) > _MAX_DETAIL:
         return None
     dense = data.translate(None, _BLANKS)
-    if _NO_BREAK_SPACE in dense:
-        dense = dense.replace(_NO_BREAK_SPACE, b"")
+    if not dense.isascii():
+        for blank in _WIDE_BLANKS:
+            dense = dense.replace(blank, b"")
     return Detail(hash(dense), hash(data.translate(None, _DIGITS)), array("q", map(hash, data.split(b"\n"))))
 
 

@@ -7,6 +7,7 @@ An unknown price is None, never zero.
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -91,8 +92,33 @@ class PriceUnknownError(LookupError):
     """No price is known for this provider and model."""
 
 
+FORK_WAIT: Final = 2.0
+"""Seconds that a fork waits for price data that is just being loaded: a child of a half-done import never ends it."""
+
 _loaded = threading.Event()
 _loading = threading.Lock()
+_held_for_fork = False
+
+
+def _before_fork() -> None:
+    global _held_for_fork
+    _held_for_fork = _loading.acquire(timeout=FORK_WAIT)
+
+
+def _after_fork() -> None:
+    global _loading, _held_for_fork
+    _loading, _held_for_fork = threading.Lock(), False
+
+
+def _after_fork_in_parent() -> None:
+    global _held_for_fork
+    if _held_for_fork:
+        _held_for_fork = False
+        _loading.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)
 
 
 def ready() -> bool:

@@ -70,6 +70,7 @@ class Worker:
         while True:
             wake.wait()
             wake.clear()
+            idle.clear()  # a job may have been queued just before we said that all was done
             while jobs:
                 job = jobs.popleft()
                 try:

@@ -403,6 +403,12 @@ class Provider:
         self.usages.clear()
         self.release = threading.Event()
 
+    def answers(self, ask: Ask) -> tuple[int, str, list[bytes], str]:
+        """Status, content type, body in network writes, content encoding."""
+        status, kind, parts = answer(ask)
+        encoding, parts = encoded(ask.words, parts)
+        return status, kind, parts, encoding
+
     def will_report(self, *usages: dict[str, Any]) -> None:
         """Usage of the next answers, in place of the usual one."""
         self.usages.extend(usages)
@@ -438,8 +444,7 @@ def _server(provider: Provider) -> ThreadingHTTPServer:
                 self._answer(ask, release)
 
         def _answer(self, ask: Ask, release: threading.Event) -> None:
-            status, kind, parts = answer(ask)
-            encoding, parts = encoded(ask.words, parts)
+            status, kind, parts, encoding = provider.answers(ask)
             self.send_response(status)
             self.send_header("content-type", kind)
             if encoding:
@@ -649,9 +654,13 @@ class Telemetry:
     def token_spans(self) -> list[ReadableSpan]:
         return [span for span in self.spans if "gen_ai.usage.input_tokens" in (span.attributes or {})]
 
+    def collect(self) -> Any:
+        """All metrics, as an exporter would get them."""
+        return self._reader.get_metrics_data()
+
     def points(self, name: str) -> list[tuple[dict[str, Any], Any]]:
         """(labels, value) of every point of a metric; for histograms (labels, data point)."""
-        data = self._reader.get_metrics_data()
+        data = self.collect()
         found = []
         for resource in data.resource_metrics if data else ():
             for scope in resource.scope_metrics:
@@ -676,7 +685,7 @@ class Telemetry:
     def everything(self) -> str:
         """All that was exported, as one text."""
         self.flush()
-        metrics = self._reader.get_metrics_data()
+        metrics = self.collect()
         parts = [metrics.to_json() if metrics else ""]
         parts += [span.to_json() for span in self.spans]
         parts += [

@@ -369,7 +369,7 @@ def test_the_span_of_a_stream(clients, telemetry, quiet):
 
 def test_our_own_attributes(clients, telemetry, quiet):
     """Verdict, money, identity: names, types and values."""
-    clients.anthropic.messages.create(**with_system("Be brief."))
+    clients.anthropic.messages.create(**with_system("Be brief. " * 100))
     attributes = ours(telemetry.span)
     for name in ("promptcache.prefix.id", "promptcache.lineage.id", "promptcache.key.id"):
         assert int(attributes.pop(name), 16)

@@ -125,6 +125,7 @@ class TestOrder:
         message = {"role": "assistant", "content": "x", "reasoning_content": "Hm"}
         found = openai_chat.prompt({"messages": [ASK, message]}).segments
         assert [one.kind for one in found] == [Kind.TEXT, Kind.TEXT, Kind.REASONING]
+        assert openai_chat.path(found[2]) == "messages[1].reasoning_content"
 
 
 class TestSameness:

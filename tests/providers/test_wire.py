@@ -78,7 +78,7 @@ def test_any_field_of_a_message_may_be_anything(dialect: Dialect, field: str) ->
     for garbage in GARBAGE:
         broken = {"role": "user", "content": "x", "type": "text", "text": "x"} | {field: garbage}
         everywhere = [broken]
-        read(dialect, {name: everywhere for name in ("messages", "input", "system", "tools")})
+        read(dialect, dict.fromkeys(("messages", "input", "system", "tools"), everywhere))
         within = [
             {"role": "user", "content": everywhere},
             {"role": "tool", "content": everywhere, "output": everywhere},

@@ -125,7 +125,7 @@ class Sent:
         self.conversation = conversation
         self.leaf: Node | None = None
         self.before: Sent | None = None
-        """While this one is on its way: the newest readable request with its first ``shared`` segments."""
+        """While this one is on its way: an earlier request with the first ``shared`` segments, readable sooner."""
         self.shared = 0
         self.lineage = ""
         self.breakpoints: tuple[tuple[Node, int], ...] = ()

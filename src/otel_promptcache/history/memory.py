@@ -27,10 +27,6 @@ MAX_IDS: Final = 20_000
 MAX_KIN: Final = 8
 SEGMENTS_A_REQUEST: Final = 4
 """One request is remembered for every so many segments that may be: identical requests add no segments."""
-SEGMENTS_A_REQUEST: Final = 4
-"""One request is remembered for every so many segments that may be: identical requests add no segments."""
-MAX_LOOKBACK: Final = 512
-"""Segments looked at for one breakpoint: the window counts positions, and a run of tool calls is one of them."""
 _SHARE_OF_ONE_SCOPE: Final = 0.5
 _TRIMMED_TO: Final = 0.9
 """Forgetting goes a little further than needed, so that it is not done for every request."""
@@ -181,7 +177,9 @@ class Memory:
         sent = sight.sent
         previous = sight.previous
         if previous is not None:
-            sent.before, sent.shared = (previous if previous.readable else previous.before), sight.shared
+            sent.before, sent.shared = previous, sight.shared
+            if not previous.readable and previous.before is not None:
+                sent.before, sent.shared = previous.before, min(sight.shared, previous.shared)
         for node in sight.nodes:
             node.last = sent
         sent.leaf = self._extend(branch, prompt, sight)

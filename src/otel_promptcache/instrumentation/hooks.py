@@ -63,10 +63,13 @@ class Frame:
         call = self.call
         if call is None:
             return
-        if isinstance(error, Exception):
-            call.failed(error_type(error))
-        elif error is not None or not self.tapped:
-            call.finished()
+        try:
+            if isinstance(error, Exception):
+                call.failed(error_type(error))
+            elif error is not None or not self.tapped:
+                call.finished()
+        except Exception as ours:
+            call.observer.trouble("hook", ours)
 
 
 # ``context.detach`` logs a traceback where another context has taken over by then; the thing it calls does not.

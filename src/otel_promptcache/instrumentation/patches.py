@@ -41,8 +41,10 @@ def _stainless(sdk: str, since: str) -> tuple[Patch, ...]:
 PATCHES: Final[tuple[Patch, ...]] = (*_stainless("anthropic", "0.79"), *_stainless("openai", "1.109"))
 SDKS: Final = tuple(dict.fromkeys(patch.sdk for patch in PATCHES))
 
-_MARK: Final = "_self_promptcache_hook"
 _lock = threading.RLock()
+_placed: Final[dict[Patch, Any]] = {}
+"""Our wrapper at each target. Known by identity: a wrapper of somebody else's passes the attributes of ours on."""
+_said: Final[set[str]] = set()
 _wanted: set[str] = set()
 """SDKs that are to be observed. A hook that others have wrapped cannot be taken out, but it stops here."""
 
@@ -70,7 +72,7 @@ def applied(patch: Patch) -> bool:
     for _ in range(16):
         if found is None:
             return False
-        if getattr(found, _MARK, None) is patch.hook:
+        if found is _placed.get(patch):
             return True
         found = getattr(found, "__wrapped__", None)
     return False
@@ -96,11 +98,10 @@ def uninstrument(sdk: str) -> None:
         _wanted.discard(sdk)
         for patch in reversed(PATCHES):
             place = _locate(patch) if patch.sdk == sdk else None
-            if place is not None and getattr(place[2], _MARK, None) is patch.hook:
+            # A wrapper of somebody else's stays, with our inert one inside it.
+            if place is not None and place[2] is _placed.get(patch):
                 owner, attribute, found = place
-                # A wrapper of somebody else's stays, with our inert one inside it.
-                if type(found) is wrapt.FunctionWrapper and vars(owner).get(attribute) is found:
-                    setattr(owner, attribute, found.__wrapped__)
+                setattr(owner, attribute, found.__wrapped__)
 
 
 def _apply(sdk: str) -> None:
@@ -113,18 +114,15 @@ def _apply(sdk: str) -> None:
             place = _locate(patch)
             if place is not None:
                 owner, attribute, found = place
-                wrapper = wrapt.FunctionWrapper(found, patch.hook, enabled=functools.partial(_enabled, sdk))
-                setattr(wrapper, _MARK, patch.hook)
+                wrapper = wrapt.FunctionWrapper(found, patch.hook, enabled=functools.partial(_wanted.__contains__, sdk))
                 setattr(owner, attribute, wrapper)
+                _placed[patch] = wrapper
         absent = missing(sdk)
-    if absent:
+    if absent and sdk not in _said:
+        _said.add(sdk)
         log.warning(
             "otel-promptcache: this version of %s has no %s; its calls are observed in part or not at all. "
             "`otel-promptcache doctor` lists versions that are known to work",
             sdk,
             ", ".join(patch.target for patch in absent),
         )
-
-
-def _enabled(sdk: str) -> bool:
-    return sdk in _wanted

@@ -51,7 +51,8 @@ def breakpoints(
     body: Mapping[str, Any], segments: list[Segment], marks: list[Breakpoint], eligible: int
 ) -> tuple[Breakpoint, ...]:
     """Explicit marks, and the implicit one after ``eligible`` segments where the model places one."""
-    lifetime = retention(body) or 30 * MINUTE
+    # Of breakpoints only: the deprecated prompt_cache_retention is independent of it (types of openai 3.54).
+    lifetime = TTL_SECONDS.get(string(options(body).get("ttl")), 30 * MINUTE)
     marks = [place if place.ttl else place._replace(ttl=lifetime) for place in marks]
     implied = eligible and automatic(body) and rules_for(provider, string(body.get("model"))).implicit_mark
     if implied and not any(place.length == eligible for place in marks):

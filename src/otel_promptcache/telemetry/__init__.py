@@ -108,9 +108,13 @@ class Telemetry:
 
         def observed(metric: Metric, points: Callable[[], Iterable[Point]]) -> None:
             def callback(_: CallbackOptions) -> Iterable[Point]:
-                book.sweep()
-                book.pending.flush()
-                return list(points())
+                try:
+                    book.sweep()
+                    book.pending.flush()
+                    return list(points())
+                except Exception:  # the SDK would log a traceback for every instrument at every collection
+                    book.table.add_error("metrics")
+                    return []
 
             book.instruments.add(meter.create_observable_counter(metric.name, [callback], metric.unit, metric.meaning))
 

@@ -20,6 +20,8 @@ _ENTRY_ROUTES: Final = ("http.route", "messaging.destination.name", "celery.task
 
 _entry: ContextVar[Span | Unsampled | None] = ContextVar("otel_promptcache_entry", default=None)
 _newest: ContextVar[Span | None] = ContextVar("otel_promptcache_newest", default=None)
+_around: ContextVar[tuple[Span, Span] | None] = ContextVar("otel_promptcache_around", default=None)
+"""The newest model span, and the one it was started in."""
 
 
 class Unsampled(NamedTuple):
@@ -48,7 +50,7 @@ class Watcher:
     It reads two attributes of each starting span, keeps nothing after the span is gone, and exports nothing.
     """
 
-    def on_start(self, span: Any, parent_context: context.Context | None = None) -> None:  # noqa: ARG002
+    def on_start(self, span: Any, parent_context: context.Context | None = None) -> None:
         # Runs inside the application's start_span: a span that we cannot read is none that we look for.
         with contextlib.suppress(Exception):
             kind = span.kind
@@ -56,6 +58,7 @@ class Watcher:
                 _entry.set(span)
             elif scope_name(span) != semconv.SCOPE and is_llm(span):
                 _newest.set(span)
+                _around.set((span, trace.get_current_span(parent_context)))
 
     def _on_ending(self, span: Any) -> None:
         """Part of the SDK's processor interface."""
@@ -92,8 +95,9 @@ def hear_of_unsampled(provider: Any) -> None:
         **more: Any,
     ) -> Any:
         if kind is SpanKind.SERVER or kind is SpanKind.CONSUMER:
-            # A span that is recorded takes this place in a moment.
-            _entry.set(Unsampled(trace_id, _route_in(attributes or {})))
+            with contextlib.suppress(Exception):
+                # A span that is recorded takes this place in a moment.
+                _entry.set(Unsampled(trace_id, _route_in(attributes or {})))
         return decide(parent_context, trace_id, name, kind, attributes, *rest, **more)
 
     heard.promptcache = True  # type: ignore[attr-defined]
@@ -127,7 +131,9 @@ class Owners:
 
 def conversation_in_context(owner: Span | None) -> str:
     """The conversation that a framework named: on a surrounding span, or LangGraph's thread."""
-    for span in (owner, trace.get_current_span()):
+    newest = _around.get()
+    parent = newest[1] if newest is not None and newest[0] is owner else None
+    for span in (owner, parent, trace.get_current_span()):
         if span is not None:
             found = span_attributes(span).get(semconv.CONVERSATION_ID)
             if isinstance(found, str):

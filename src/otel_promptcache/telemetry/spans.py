@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from otel_promptcache.telemetry import Telemetry
 
 MAX_ATTRIBUTES: Final = 25
+MAX_BYTES: Final = 2048
+_SIZE_OF_NUMBER: Final = 22
+_SIZE_OF_REST: Final = 8
+"""Bytes of an attribute beside name and value."""
 NATIVE_SCOPE: Final = "com.anthropic.sdk"
 """Scope of the spans that the anthropic SDK emits itself. It records no metrics, and no usage of raw streams."""
 
@@ -160,11 +164,23 @@ def convention_attributes(seen: Observation) -> Attributes:
 
 
 def own_attributes(seen: Observation) -> Attributes:
-    """Our attributes for a span, the most telling first and at most 25."""
-    found = all_attributes(seen)
-    if len(found) > MAX_ATTRIBUTES:
-        found = dict(list(found.items())[: MAX_ATTRIBUTES - 1]) | {semconv.SCHEMA_VERSION: semconv.SCHEMA}
-    return found
+    """Our attributes for a span, the most telling first, at most 25 and two kilobytes together.
+
+    What does not fit is left out rather than cut: half a tenant is another tenant.
+    """
+    kept: Attributes = {}
+    room = MAX_BYTES - len(semconv.SCHEMA_VERSION) - _SIZE_OF_NUMBER - _SIZE_OF_REST
+    for name, value in all_attributes(seen).items():
+        size = _size(name) + (_size(value) if type(value) is str else _SIZE_OF_NUMBER) + _SIZE_OF_REST
+        if size <= room and len(kept) < MAX_ATTRIBUTES - 1:
+            kept[name] = value
+            room -= size
+    kept[semconv.SCHEMA_VERSION] = semconv.SCHEMA
+    return kept
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def all_attributes(seen: Observation) -> Attributes:

@@ -1,0 +1,89 @@
+"""``otel-promptcache doctor``: what is observed, who else instruments, where telemetry goes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from otel_promptcache.cli import (
+    _doctor_child,
+    _doctor_otlp,
+    _doctor_peers,
+    _doctor_prometheus,
+    _doctor_settings,
+    _doctor_versions,
+)
+from otel_promptcache.cli._doctor_report import Finding, Section, as_json, as_text, found_problem, problem
+
+_HELP = """\
+Looks at this environment: what is observed, who else instruments and whether tokens are counted twice, where
+telemetry goes and whether it answers, which settings hold. It imports and calls in processes of its own, talks to
+nothing but the OTLP endpoints of this environment, and changes nothing.
+
+Exits with 0, or with 1 when something is a problem. Run it as the application runs: with its variables, in its
+environment.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = _HELP
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="for a person, or for a program")
+    parser.add_argument("--timeout", type=_seconds, default=5.0, metavar="SECONDS", help="to wait for answers (5)")
+    parser.add_argument("--prometheus", metavar="URL", help="a Prometheus that has our metrics: counts label values")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 600:
+        raise argparse.ArgumentTypeError("takes a number of seconds, more than 0 and at most 600")
+    return seconds
+
+
+def run(options: argparse.Namespace) -> int:
+    if sys.stderr.isatty():
+        print("Making a few calls in a process of their own; this takes some seconds ...", file=sys.stderr)
+    sections = examine(options.timeout, options.prometheus)
+    print((as_json if options.format == "json" else as_text)(sections), end="")
+    return 1 if found_problem(sections) else 0
+
+
+def examine(timeout: float, prometheus: str | None) -> list[Section]:
+    """All sections, in the order in which they are read; what takes time is done side by side."""
+    found = _doctor_settings.current()
+    settings = found.settings
+
+    def cardinality() -> Section:
+        findings = _doctor_settings.cardinality(settings)
+        if prometheus:
+            findings += _doctor_prometheus.findings(prometheus, _doctor_settings.labels(settings), timeout)
+        return Section("Cardinality of metrics", findings)
+
+    parts: tuple[Callable[[], Section], ...] = (
+        _doctor_versions.section,
+        _doctor_child.patched,
+        _doctor_peers.section,
+        lambda: _doctor_otlp.section(settings, timeout),
+        lambda: _doctor_settings.settings_section(found),
+        cardinality,
+        lambda: _doctor_settings.start_section(settings),
+    )
+    with ThreadPoolExecutor(len(parts)) as pool:
+        return list(pool.map(_contained, parts))
+
+
+def _contained(part: Callable[[], Section]) -> Section:
+    """A part that fails is a finding of its own: the others are still worth reading."""
+    try:
+        return part()
+    except Exception as error:
+        return Section("Unexpected", [_unexpected(error)])
+
+
+def _unexpected(error: Exception) -> Finding:
+    return problem(type(error).__name__, f"{error}", "this is an error of otel-promptcache: please report it")
