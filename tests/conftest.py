@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine is slow at times; that is no property of ours.
+settings.register_profile("promptcache", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("promptcache")
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared"
 

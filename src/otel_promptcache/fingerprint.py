@@ -100,10 +100,9 @@ def sections(digests: Iterable[tuple[Section, Digest]]) -> tuple[tuple[Section, 
 # --- Kinds of difference ------------------------------------------------------------------------------------
 
 _BLANKS: Final = b" \t\r\n\v\f"
-_WIDE_BLANKS: Final = tuple(
+_WIDE_BLANKS: Final = (
     # No-break, fixed-width, zero-width and ideographic spaces, line and paragraph separators, byte order mark.
-    blank.encode()
-    for blank in "\u0085\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u200b"
+    "\u0085\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u200b"
     "\u2028\u2029\u202f\u205f\u2060\u3000\ufeff"
 )
 _DIGITS: Final = b"0123456789"
@@ -174,10 +173,12 @@ def detail(segment: Segment) -> Detail | None:
     data = written.encode("utf-8", "surrogatepass")
     if len(data) > _MAX_DETAIL:
         return None
-    dense = data.translate(None, _BLANKS)
-    if not dense.isascii():
+    dense = data
+    if not written.isascii():
         for blank in _WIDE_BLANKS:
-            dense = dense.replace(blank, b"")
+            written = written.replace(blank, "")
+        dense = written.encode("utf-8", "surrogatepass")
+    dense = dense.translate(None, _BLANKS)
     return Detail(hash(dense), hash(data.translate(None, _DIGITS)), array("q", map(hash, data.split(b"\n"))))
 
 

@@ -15,7 +15,7 @@ import random
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from time import perf_counter, time, time_ns
+from time import perf_counter, thread_time, time, time_ns
 from typing import Any, Concatenate, Final, ParamSpec, Protocol
 
 from otel_promptcache import diagnosis, fingerprint, pricing
@@ -294,6 +294,7 @@ class Call:
         "_sight",
         "_started",
         "_started_ns",
+        "diagnosing",
         "dialect",
         "observer",
         "settings",
@@ -305,6 +306,10 @@ class Call:
         self.dialect = dialect
         self.settings = settings
         self.spent: dict[str, float] = {}
+        """Our own seconds on the caller's thread, by phase, waiting included."""
+        self.diagnosing = 0.0
+        """CPU seconds of it that went into the diagnosis. Waiting for the interpreter's lock is not our doing: were it
+        counted, a busy server would lose its diagnosis for being busy."""
         self._started = perf_counter()
         self._started_ns = time_ns()
         self._seen: Observation | None = None
@@ -348,6 +353,7 @@ class Call:
         observer, seen = self.observer, self._seen
         assert seen is not None
         assert self._recorder is not None
+        started = thread_time()
         try:
             prompt = self.dialect.prompt(body)
             seen.max_tokens, seen.text_only = prompt.max_tokens, prompt.text_only
@@ -372,6 +378,8 @@ class Call:
                 observer.worker.submit(lambda: _detail(fresh))
         except Exception as error:
             observer.trouble("fingerprint", error)
+        finally:
+            self.diagnosing += thread_time() - started
 
     @walled("response", "response")
     def begun(self, *, streaming: bool) -> None:
@@ -483,10 +491,13 @@ class Call:
         """Diagnosis and cost from what is known so far; each may fail without the other."""
         observer = self.observer
         if self._prompt is not None and self._sight is not None and seen.diagnosis is None and not seen.error_type:
+            started = thread_time()
             try:
                 self._diagnose(seen, self._prompt, self._sight)
             except Exception as error:
                 observer.trouble("diagnosis", error)
+            finally:
+                self.diagnosing += thread_time() - started
         priced = seen.usage is not None and self.settings.prices != "off"
         if priced and observer.prices_ready(self.settings.budget_ms / 1000):
             self._price(seen)
@@ -539,11 +550,9 @@ class Call:
         observer = self.observer
         observer.telemetry.overhead(self.spent)
         budget = self.settings.budget_ms / 1000
-        total = sum(self.spent.values())
-        if budget and total > budget and self._sight is not None:
-            observer.breaker.strike(
-                f"a call cost {total * 1000:.1f} ms", STRIKES if total > GROSS_OVERRUN * budget else 1
-            )
+        if budget and self.diagnosing > budget:
+            gross = self.diagnosing > GROSS_OVERRUN * budget
+            observer.breaker.strike(f"a call cost {self.diagnosing * 1000:.1f} ms", STRIKES if gross else 1)
 
 
 def _chosen(percent: float) -> bool:

@@ -106,7 +106,7 @@ class Settings:
     budget_ms: float = _setting(
         10.0,
         _number(0, 60_000),
-        "Our own time a call on the caller's thread, beyond which diagnosis pauses; 0 = no limit",
+        "CPU time of the diagnosis of a call on the caller's thread, beyond which it pauses; 0 = no limit",
     )
     spans: Spans = _setting(
         Spans.AUTO,
@@ -157,7 +157,9 @@ def parse(environment: Mapping[str, str], document: Mapping[str, object]) -> tup
     for name, item in known.items():
         variable = PREFIX + name.upper()
         source, raw = (
-            (CONFIG_FILE + f": {name}", document[name]) if name in document else (variable, environment.get(variable))
+            (CONFIG_FILE + f": {name}", document[name])
+            if name in document
+            else (variable, environment.get(variable, "").strip() or None)  # empty is unset, says OpenTelemetry
         )
         if raw is None:
             continue

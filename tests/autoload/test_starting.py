@@ -358,6 +358,7 @@ class TestPath:
         assert "nowhere_to_be_found" in ended.errors
 
 
+@pytest.mark.slow
 class TestPth:
     """``otel-promptcache auto enable``, in a throwaway environment."""
 
@@ -406,6 +407,7 @@ class TestInCode:
 class TestTogether:
     """All ways at once."""
 
+    @pytest.mark.slow
     def test_patched_once(self, app: Application, throwaway: str, auto_path: str) -> None:
         """Launcher, path, ``.pth`` and code: one wrapper around each target, one span a call."""
         subprocess.run([throwaway, "-m", "otel_promptcache", "auto", "enable"], check=True, capture_output=True)
@@ -461,6 +463,7 @@ class TestOwnProvider:
 class TestNobodyListens:
     """Exactly one warning, which says what to do; the application is as it would be without us."""
 
+    @pytest.mark.slow
     def test_no_sdk(self, app: Application, without_sdk: str, auto_path: str) -> None:
         """The package to install is named, whether we are started in code or by the switch."""
         for script, variables in (INSTRUMENT + ONE, {}), (ONE, {"OTEL_PROMPTCACHE_AUTO": "1"}):

@@ -597,24 +597,37 @@ class TestCounts:
 
 
 FORKED = """
-import os, sys
-sys.path[:0] = {path!r}
-from test_memory import Bench, Usage, Write, talk, words
-bench = Bench()
+import os
+from otel_promptcache.fingerprint import HashKey
+from otel_promptcache.history import Write
+from otel_promptcache.history.memory import Memory
+from otel_promptcache.model import Scope, Usage
+from otel_promptcache.providers import anthropic
+
+memory = Memory(HashKey("test"), 1000)
+
+def send(count, at, write=None):
+    talk = [{"role": "user", "content": f"Message {n}"} for n in range(count)]
+    prompt = anthropic.prompt({"messages": talk, "cache_control": {"type": "ephemeral"}})
+    scope = Scope("anthropic", "host", "k", "claude-opus-5", "")
+    sight = memory.sent(prompt, scope, now=at, route="", conversation="", link=None)
+    memory.begun(sight)
+    memory.ended(sight, Usage(1000, 0, 1000), "", write)
+    return sight
+
 write = Write(300, 300.0, 0.01, ())
-bench.send(talk(*words(3)), 0.0, write=write)
-bench.memory._lock.acquire()  # another thread was in the middle of a look-up
+send(3, 0.0, write)
+memory._lock.acquire()  # another thread was in the middle of a look-up
 child = os.fork()
 if child == 0:
-    known = bench.send(talk(*words(5)), 10.0)
-    ok = known.shared == 3 and known.live == 3 and bench.memory.expired_writes(1000.0) == []
+    known = send(5, 10.0)
+    ok = known.shared == 3 and known.live == 3 and memory.expired_writes(1000.0) == []
     own = Write(300, 310.0, 0.02, ())
-    bench.send(talk(*words(7)), 10.0, write=own)
-    ok = ok and bench.memory.expired_writes(1000.0) == [own]
-    os._exit(0 if ok else 1)
-bench.memory._lock.release()
+    send(7, 10.0, own)
+    os._exit(0 if ok and memory.expired_writes(1000.0) == [own] else 1)
+memory._lock.release()
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-assert bench.memory.expired_writes(1000.0) == [write]
+assert memory.expired_writes(1000.0) == [write]
 print("ok")
 """
 
@@ -622,8 +635,7 @@ print("ok")
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
 def test_a_forked_child_knows_what_was_sent_but_owes_nothing() -> None:
     """Prefixes are kept; what was paid for is reported by the parent alone, and no lock is left held."""
-    script = FORKED.format(path=[__file__.rpartition("/")[0]])
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, check=False, timeout=60)
     assert (done.stdout, done.stderr[-500:]) == ("ok\n", "")
 
 

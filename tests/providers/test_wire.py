@@ -8,7 +8,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_promptcache.model import Prompt
@@ -98,6 +98,7 @@ JSON = st.recursive(
 
 @by_dialect
 @given(body=st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=8))
+@settings(max_examples=50)
 def test_no_body_makes_it_raise(dialect: Dialect, body: Body) -> None:
     """Any JSON under the names that are looked at; and the same body is the same prompt again."""
     assert [one.key for one in read(dialect, body).segments] == [one.key for one in read(dialect, body).segments]
@@ -105,6 +106,7 @@ def test_no_body_makes_it_raise(dialect: Dialect, body: Body) -> None:
 
 @by_dialect
 @given(document=JSON)
+@settings(max_examples=50)
 def test_no_response_makes_it_raise(dialect: Dialect, document: Any) -> None:
     """Whole bodies, events of a stream, and usage; counts are whole numbers and not negative."""
     names = ("usage", "error", "diagnostics", "prompt_cache_diagnostics", "choices", "delta", "id", "model", "status")
@@ -238,6 +240,7 @@ def test_counts(value: object, expected: int | None) -> None:
 
 
 @given(st.lists(JSON, min_size=2, max_size=2))
+@settings(max_examples=50)
 def test_structures_are_told_apart_by_their_bytes(pair: list[Any]) -> None:
     """Equal bytes exactly for equal values, whatever else refers to them."""
     one, other = pair

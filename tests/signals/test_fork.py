@@ -167,6 +167,13 @@ def while_prices_are_loading() -> Any:
     from otel_promptcache import pricing
     from otel_promptcache.instrumentation import runtime
 
+    look_up = pricing._lookup
+
+    def slowly(*asked: Any) -> Any:
+        time.sleep(0.5)
+        return look_up(*asked)
+
+    pricing._lookup = slowly  # type: ignore[assignment]
     with provider() as emulated:
         otel_promptcache.instrument(meter_provider=MeterProvider([]))
         time.sleep(0.05)
@@ -189,7 +196,7 @@ def run(scenario: str) -> Any:
     here = Path(__file__).resolve()
     done = subprocess.run(
         [sys.executable, "-W", "ignore", str(here), scenario],
-        env={**os.environ, "PYTHONPATH": str(here.parents[1])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parents[1]), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         timeout=60,
@@ -236,7 +243,7 @@ def test_call_ids_differ(found: Any) -> None:
 
 def test_a_fork_while_prices_are_being_loaded() -> None:
     """The fork waits for them, and the child's calls are settled."""
-    assert run("while_prices_are_loading") == {"loading": False, "settled": True}
+    assert run("while_prices_are_loading") == {"loading": True, "settled": True}
 
 
 if __name__ == "__main__":

@@ -175,6 +175,13 @@ def test_tokens_and_money_of_a_cold_call_and_a_hit(clients: Clients) -> None:
         assert seen.total("promptcache.cost.without_cache") == pytest.approx(4020 * 3e-6 + 100 * 15e-6)
 
 
+def test_nothing_read_is_a_zero_not_a_gap(clients: Clients) -> None:
+    """The hit rate of a route that never hits is 0 / 2010, not unknown."""
+    with observed() as seen:
+        clients.anthropic.messages.create(**message(text(2000), text(10)))
+        assert list(seen.points("gen_ai.client.inference.usage.cache_read.input_tokens").values()) == [0]
+
+
 def test_the_loss_of_a_miss(clients: Clients) -> None:
     """A first line of one token makes all 2000 be written again: lost is the price of a write less that of a read."""
     with observed() as seen:

@@ -8,11 +8,12 @@ import socket
 import ssl
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Mapping
 from enum import StrEnum
 from importlib import import_module
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 
 class Outcome(StrEnum):
@@ -66,7 +67,8 @@ def send(target: Target, timeout: float) -> Answer:
 
 
 def _named(error: BaseException) -> str:
-    reason = getattr(error, "strerror", None) or str(error)
+    """The error without its own words, which may quote the address or a header; the system's words are safe."""
+    reason = getattr(error, "strerror", None) or ""
     return f"{type(error).__name__}: {reason}".rstrip(": ")
 
 
@@ -93,10 +95,15 @@ def _post(target: Target, timeout: float) -> Answer:
     handlers: list[urllib.request.BaseHandler] = [_Unfollowed()]
     if target.secure:
         handlers.append(urllib.request.HTTPSHandler(context=_tls(target.certificates)))
+    parts = urlsplit(target.url)
+    if parts.scheme not in ("http", "https"):
+        return Answer(Outcome.UNSUITABLE, "it has to begin with http:// or https://")
     headers = {"content-type": "application/x-protobuf", **target.headers}
-    request = urllib.request.Request(target.url, data=b"", headers=headers, method="POST")  # noqa: S310
-    if request.type not in ("http", "https"):
-        return Answer(Outcome.UNSUITABLE, "the endpoint has to begin with http:// or https://")
+    user, _, host = parts.netloc.rpartition("@")
+    if user:
+        headers["authorization"] = f"Basic {b64encode(unquote(user).encode()).decode()}"
+    address = urlunsplit(parts._replace(netloc=host))
+    request = urllib.request.Request(address, data=b"", headers=headers, method="POST")  # noqa: S310
     try:
         with urllib.request.build_opener(*handlers).open(request, timeout=timeout) as response:
             return Answer(Outcome.ANSWERS, f"HTTP {response.status}")
@@ -122,7 +129,7 @@ def _unreached(reason: object) -> Answer:
             return Answer(Outcome.WRONG_PROTOCOL, _named(reason))
         case OSError():
             return Answer(Outcome.NO_ROUTE, _named(reason))
-    return Answer(Outcome.NO_ROUTE, str(reason))
+    return Answer(Outcome.NO_ROUTE)
 
 
 def _tls(certificates: tuple[str, str, str]) -> ssl.SSLContext:

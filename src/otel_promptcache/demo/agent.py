@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 ANSWERING: Final = "claude-sonnet-5-5"
 SORTING: Final = "gpt-5.4-mini"
-TIMEOUT: Final = 20.0
+TIMEOUT: Final = 60.0
 """Seconds in which the local provider has to answer."""
 
 

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from importlib.metadata import entry_points
 from typing import IO, Final, NamedTuple
 
-from otel_promptcache.demo import script
+from otel_promptcache.demo import standin
 from otel_promptcache.demo.receiver import Arrived, Receiver, receiver
 from otel_promptcache.demo.script import FAULTS_VARIABLE, Fault
 from otel_promptcache.emulator import Emulator, Received, emulator
 
 AGENT: Final = "otel_promptcache.demo.agent"
 SERVICE: Final = "support-agent"
-PATIENCE: Final = 60.0
+PATIENCE: Final = 180.0
 """Seconds an agent may take, on whatever machine."""
 
 # As the command opentelemetry-instrument does, which need not be on the path.
@@ -80,7 +80,7 @@ class Playing:
 def playing(faults: Collection[Fault], key: str) -> Iterator[Playing]:
     """Starts a run of the agent with these faults; when the block ends so does everything that was started."""
     # What the agent says goes to a file, not a pipe: nobody reads it while the agent talks.
-    with emulator(answer=script.answer) as provider, receiver() as collector, tempfile.TemporaryFile() as said:
+    with emulator(answer=standin.answer) as provider, receiver() as collector, tempfile.TemporaryFile() as said:
         run = Playing(provider, collector, said, _environment(provider.url, collector.endpoint, faults, key))
         try:
             yield run

@@ -58,6 +58,8 @@ def marker(block: object, name: str) -> object | None:
     if type(block) is not dict:
         return None
     mark = block.get(name)
+    if len(block) == 2:  # a type and a text, like most
+        return mark
     if mark is None:
         for field in _NESTING:
             parts = block.get(field)
