@@ -143,7 +143,6 @@ class TestDecorator:
             work()
         assert current() == NOTHING
 
-    @pytest.mark.xfail(strict=True, reason="a decorated generator function runs its body after the statement has ended")
     def test_generators(self) -> None:
         """It holds in the body, and not in between for who iterates."""
 
@@ -154,7 +153,6 @@ class TestDecorator:
 
         assert list(stream()) == ["/a", "/a"]
 
-    @pytest.mark.xfail(strict=True, reason="a decorated generator function runs its body after the statement has ended")
     async def test_async_generators(self) -> None:
         """Likewise."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -794,10 +795,32 @@ def new_conversation(dialect: str) -> list[Body]:
     return [BODIES[dialect](5), ask(dialect, OTHER_QUESTION), ask(dialect, LAST_QUESTION)]
 
 
+def canned_request(dialect: str) -> list[Body]:
+    """A button of the application: it stands late in one conversation, and first in the next."""
+    late = BODIES[dialect](3)
+    messages(late)[-1]["content"] = OTHER_QUESTION
+    return [BODIES[dialect](1), late, ask(dialect, OTHER_QUESTION)]
+
+
+def another_document(dialect: str) -> list[Body]:
+    """One instruction under every document of a pile."""
+    kind = "input_text" if dialect == "openai_responses" else "text"
+    pile = []
+    for number in range(3):
+        body = BODIES[dialect](1)
+        parts = [
+            prose(f"document {number}", 40),
+            "Summarise the document above in three sentences, and name its author.",
+        ]
+        messages(body)[-1]["content"] = [{"type": kind, "text": text} for text in parts]
+        pile.append(body)
+    return pile
+
+
 CLEAN = [
     *(first_request, identical, clean_append, rewind, regenerated, interleaved, constant_date),
     *(clock_in_newest_message, clock_in_the_question, two_agents, two_agents_same_question, two_models),
-    new_conversation,
+    *(new_conversation, canned_request, another_document),
 ]
 
 
@@ -809,6 +832,40 @@ def test_clean_traffic_is_never_blamed(dialect: str, traffic: Callable[[str], li
     said = [client.send(body) for body in traffic(dialect)]
     assert [one.reason for one in said] == [None] * len(said)
     assert BLAME.isdisjoint(one.status for one in said)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("seed", range(20))
+def test_a_busy_hour_of_clean_traffic(dialect: str, seed: int) -> None:
+    """Several agents, many conversations at once: begun, continued, repeated, their last turn taken back."""
+    chance = random.Random(seed)
+    fresh = (prose(f"thought {number}", chance.choice([1, 1, 2, 20])) for number in itertools.count())
+
+    def words() -> str:
+        return chance.choice(["yes", "ok, go on"]) if chance.random() < 0.4 else next(fresh)
+
+    agents = []
+    for number in range(chance.randint(1, 3)):
+        body = BODIES[dialect](1) | {"model": chance.choice(MODELS[dialect])}
+        rewrite_system(body, lambda _, number=number: prose(f"the work of agent {number}"))
+        body["tools"] = body["tools"][: chance.randint(1, 3)]
+        agents.append(body)
+    client = Client(dialect)
+    talks: list[Body] = []
+    for _ in range(25):
+        if not talks or chance.random() < 0.3:
+            talks.append(copy.deepcopy(chance.choice(agents)))
+            messages(talks[-1])[-1]["content"] = words()
+        which = chance.randrange(len(talks))
+        step = chance.choice(["append", "append", "repeat", "take back"])
+        if step == "append":
+            talks[which] = appended(talks[which], words(), words())
+        elif step == "take back":
+            talks[which] = copy.deepcopy(talks[which])
+            messages(talks[which])[-1]["content"] = words()
+        said = client.send(talks[which], after=chance.choice([0.5, 5]))
+        assert said.status not in BLAME, said
+        assert said.reason in (None, Reason.BELOW_MINIMUM), said
 
 
 def same_tools(body: Body, text: str) -> Body:

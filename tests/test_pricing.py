@@ -169,6 +169,7 @@ class TestLifetimes:
             (Usage(1_000_000, 0, 1_000_000, write_by_ttl=((3600, 1_000_000),)), (), "10", False),
             (Usage(2_000_000, 0, 2_000_000, write_by_ttl=((300, 10**6), (3600, 10**6))), (), "16.25", False),
             (Usage(1_000_000, 0, 1_000_000), (), "6.25", False),
+            (Usage(1_000_000, 0, 1_000_000), None, "6.25", True),
             (Usage(1_000_000, 0, 1_000_000), (300,), "6.25", False),
             (Usage(1_000_000, 0, 1_000_000), (3600,), "10", False),
             (Usage(1_000_000, 0, 1_000_000), (3600, 300), "6.25", True),
@@ -177,12 +178,19 @@ class TestLifetimes:
             (Usage(1_000_000, 0, 0, write_by_ttl=((300, 0), (3600, 0))), (3600, 300), "0", False),
         ],
         ids=[
-            *("5 minutes", "an hour", "both", "not said, nothing asked", "not said, 5 minutes asked"),
+            *(
+                "5 minutes",
+                "an hour",
+                "both",
+                "not said, nothing asked",
+                "not said, not looked",
+                "not said, 5 minutes asked",
+            ),
             *("not said, an hour asked", "not said, both asked", "partly said", "partly said, both asked"),
             "nothing written",
         ],
     )
-    def test_anthropic(self, usage: Usage, ttls: tuple[int, ...], written: str, estimated: bool) -> None:
+    def test_anthropic(self, usage: Usage, ttls: tuple[int, ...] | None, written: str, estimated: bool) -> None:
         """What no lifetime is named for is priced at the shortest that was asked for; an assumption says so."""
         found = cost(usage, "anthropic", OPUS, NOW, ttls)
         assert (found.write, found.estimated) == (Decimal(written), estimated)

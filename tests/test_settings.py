@@ -50,7 +50,8 @@ def read(**environment: str) -> tuple[Settings, list[str]]:
         ("BAGGAGE_KEYS", "user.id", ("user.id",)),
         ("HISTORY_SEGMENTS", "100", 100),
         ("HISTORY_SEGMENTS", "1e6", 1_000_000),
-        ("PRICES", "off", "off"),
+        ("PRICES", "off", False),
+        ("PRICES", "on", True),
     ],
 )
 def test_a_variable(name: str, text: str, value: object) -> None:

@@ -72,7 +72,7 @@ def test_what_does_not_fit_is_dropped_and_counted(worker: Worker, held: Held) ->
     assert held.started.wait(5)
     begun = monotonic()
     answers = [worker.submit(lambda number=number: done.append(number)) for number in range(15)]  # type: ignore[misc]
-    assert monotonic() - begun < 1
+    assert monotonic() - begun < 4
     assert answers == [True] * 10 + [False] * 5
     assert worker.dropped == 5
     held.free.set()
@@ -111,7 +111,7 @@ class TestFlush:
         assert held.started.wait(5)
         begun = monotonic()
         assert worker.flush(0.1) is False
-        assert 0.05 < monotonic() - begun < 1
+        assert 0.05 < monotonic() - begun < 4
 
     def test_also_for_the_job_that_runs(self, worker: Worker, held: Held) -> None:
         """An empty queue is not the end of the work."""

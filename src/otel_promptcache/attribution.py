@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeVar, cast
@@ -74,6 +74,12 @@ class Said:
                     return await function(*args, **kwargs)
 
             return cast("F", waiting)
+        if inspect.isgeneratorfunction(function):
+            return cast("F", functools.wraps(function)(lambda *args, **kwargs: _held(fresh, function(*args, **kwargs))))
+        if inspect.isasyncgenfunction(function):
+            return cast(
+                "F", functools.wraps(function)(lambda *args, **kwargs: _aheld(fresh, function(*args, **kwargs)))
+            )
 
         @functools.wraps(function)
         def calling(*args: Any, **kwargs: Any) -> Any:
@@ -81,6 +87,44 @@ class Said:
                 return function(*args, **kwargs)
 
         return cast("F", calling)
+
+
+def _held(fresh: Callable[[], Said], source: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """The same generator with the statement in force while its body runs, and not in between for who iterates."""
+    resume = functools.partial(source.send, None)
+    while True:
+        try:
+            with fresh():
+                item = resume()
+        except StopIteration as end:
+            return end.value
+        try:
+            resume = functools.partial(source.send, (yield item))
+        except GeneratorExit:
+            with fresh():
+                source.close()
+            raise
+        except BaseException as error:
+            resume = functools.partial(source.throw, error)
+
+
+async def _aheld(fresh: Callable[[], Said], source: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
+    """Likewise for an asynchronous one."""
+    resume: Callable[[], Awaitable[Any]] = functools.partial(source.asend, None)
+    while True:
+        try:
+            with fresh():
+                item = await resume()
+        except StopAsyncIteration:
+            return
+        try:
+            resume = functools.partial(source.asend, (yield item))
+        except GeneratorExit:
+            with fresh():
+                await source.aclose()
+            raise
+        except BaseException as error:
+            resume = functools.partial(source.athrow, error)
 
 
 def route(name: str) -> Said:

@@ -270,7 +270,10 @@ def _blame(case: _Case, old: Sequence[Info], new: Sequence[Info], at: int) -> ty
         if together:
             return _Whole
         return _Leading if _versions(case, old, new, at) else None
-    if any(id(info) in later for info in new[at:]):
+    # Nor may two conversations that come to the same request, or two documents under the same instruction; but parts
+    # that have changed places were all there before.
+    changed_places = id(new[at]) in later and old[at].size >= TELLING and any(info is old[at] for info in new[at:])
+    if together or changed_places:
         return _Whole
     # Nothing behind the difference is shared. An edited last turn is a fork, not an accident; a rewritten earlier
     # one still shows itself as a version of what stood there.

@@ -124,7 +124,9 @@ _TIME: Final = re.compile(
     r"|\b1[5-9]\d{8}(?:\.\d+|\d{3}(?:\d{3})?)?\b",  # epoch seconds, milliseconds, microseconds
     re.IGNORECASE,
 )
-_MAX_LINE: Final = 10_000
+_MAX_LINE: Final = 1_000
+_MAX_LINES: Final = 8
+"""Characters and lines that are searched for a time: the search runs while the caller waits."""
 _SHORT_LINE: Final = 400
 """Characters up to which a line that holds a time is taken to have changed because of it (a weekday changes too)."""
 
@@ -193,9 +195,9 @@ def difference(old: Detail | None, new: Detail | None, segment: Segment) -> Diff
     line = max(1, min(start + 1, len(old.lines), len(new.lines)))
     if old.blanks == new.blanks:
         return Difference(Cause.WHITESPACE, line)
-    written = (text(segment) or "").split("\n")[start:new_end]
+    written = (text(segment) or "").split("\n")[start : min(new_end, start + _MAX_LINES)]
     only_digits = old.digits == new.digits
-    one_short_line = old_end - start == 1 and len(written) == 1 and len(written[0]) <= _SHORT_LINE
+    one_short_line = old_end - start == 1 == new_end - start and len(written[0]) <= _SHORT_LINE
     if (only_digits or one_short_line) and any(_TIME.search(part[:_MAX_LINE]) for part in written):
         return Difference(Cause.TIMESTAMP, line)
     if len(old.lines) == len(new.lines) and sorted(old.lines) == sorted(new.lines):

@@ -118,6 +118,8 @@ class Usage(NamedTuple):
     geo: str = ""
     processing: str = ""
     web_searches: int = 0
+    server_tools: int = 0
+    """Uses of tools that run at the provider: counts then add up several inner requests."""
 
     @property
     def available(self) -> bool:
@@ -233,8 +235,8 @@ class Observation:
     attempts: int = 1
     max_tokens: int | None = None
     text_only: bool = True
-    write_ttls: tuple[int, ...] = ()
-    """Lifetimes in seconds that the request's breakpoints ask for."""
+    write_ttls: tuple[int, ...] | None = None
+    """Lifetimes in seconds that the request's breakpoints ask for; None where they were not looked at."""
 
     def __init__(
         self,

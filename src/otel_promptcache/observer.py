@@ -10,20 +10,23 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import os
 import random
+import re
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from time import perf_counter, thread_time, time, time_ns
 from typing import Any, Concatenate, Final, ParamSpec, Protocol
 
 from otel_promptcache import diagnosis, fingerprint, pricing
+from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.fingerprint import SHORT, HashKey
 from otel_promptcache.history import History, Info, Node, Sight, Write
 from otel_promptcache.model import (
     Answer,
     Attribution,
+    Cost,
     Fingerprint,
     Link,
     Observation,
@@ -31,6 +34,7 @@ from otel_promptcache.model import (
     Scope,
     Section,
     Segment,
+    Usage,
 )
 from otel_promptcache.providers import Dialect, provider_for
 from otel_promptcache.providers.rules import rules_for
@@ -46,6 +50,15 @@ STRIKE_WINDOW: Final = 60.0
 PAUSE: Final = 60.0
 MAX_CREDENTIALS: Final = 10_000
 MAX_SAID: Final = 100
+_NOT_DIAGNOSIS: Final = frozenset({"pricing", "worker", "tap"})
+"""Rooms whose errors would not end if diagnosis paused."""
+FIRST_CALL_WAIT: Final = 0.01
+"""Seconds that the first call of a process waits, at most, for price data that is still being loaded."""
+_ERROR_KIND: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
+DETAIL_JOBS: Final = 64
+"""Jobs that hold text of prompts, at most: line hashes are dispensable, memory is not."""
+MAX_NAME: Final = 256
+"""Characters kept of an id, a model's name, an error type: they come over the wire, and go into spans and labels."""
 GROSS_OVERRUN: Final = 10.0
 """A call over the budget is one strike; one this many times over it opens the breaker alone."""
 
@@ -155,10 +168,11 @@ class Observer:
         self._said: set[tuple[str, str]] = set()
         self._unpriced: set[tuple[str, str]] = set()
         self._waited_for_prices = False
+        self.no_prices = False
+        """Set when the price data cannot be loaded: costs are then left out, and nobody waits for them."""
         self._credentials: dict[int, str] = {}
         self._renew_ids()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._renew_ids)
+        after_fork_in_child(self._renew_ids)
 
     def _renew_ids(self) -> None:
         """A process tells its calls apart by counting; processes, forked ones too, by a random beginning."""
@@ -188,7 +202,8 @@ class Observer:
                 where,
                 _origin(error),
             )
-        self.breaker.strike(f"errors in {where}")
+        if where not in _NOT_DIAGNOSIS:
+            self.breaker.strike(f"errors in {where}")
 
     def open(self, dialect: Dialect) -> Call | None:
         """A call that is about to be made, or None when nothing is to be observed."""
@@ -199,23 +214,24 @@ class Observer:
 
     def load_prices(self) -> None:
         """Starts loading price data in the background."""
-        if self.live.current().prices != "off" and not pricing.ready():
+        settings = self.live.current()
+        if settings.mode is not Mode.OFF and settings.prices and not pricing.ready():
             self.worker.submit(self._load_prices)
 
     def _load_prices(self) -> None:
         try:
             pricing.load()
         except Exception as error:
-            self._waited_for_prices = True
+            self.no_prices = True
             self.trouble("pricing", error)
 
-    def prices_ready(self, budget: float) -> bool:
-        """Whether costs can be computed now; the first call of a process waits for it within the budget."""
+    def prices_ready(self) -> bool:
+        """Whether costs can be computed now; the first call of a process waits a moment for it."""
         if pricing.ready():
             return True
         if not self._waited_for_prices:
             self._waited_for_prices = True
-            return pricing.wait(budget)
+            return pricing.wait(FIRST_CALL_WAIT)
         return False
 
     def credential(self, secret: str) -> str:
@@ -332,13 +348,14 @@ class Call:
             self._seen.attempts += 1
             return
         observer, settings = self.observer, self.settings
+        model = body.get("model")
         seen = self._seen = Observation(
             call_id=observer.next_id(),
             dialect=self.dialect.name,
             provider=provider_for(host, self.dialect),
             endpoint=host,
             port=port,
-            model=body.get("model") if isinstance(body.get("model"), str) else "",  # type: ignore[arg-type]
+            model=model[:MAX_NAME] if isinstance(model, str) else "",
             stream=body.get("stream") is True,
             at=observer.clock(),
         )
@@ -375,7 +392,7 @@ class Call:
             self._prompt, self._sight = prompt, sight
             if sight.fresh:
                 fresh = sight.fresh
-                observer.worker.submit(lambda: _detail(fresh))
+                observer.worker.submit(lambda: _detail(fresh), DETAIL_JOBS)
         except Exception as error:
             observer.trouble("fingerprint", error)
         finally:
@@ -402,15 +419,15 @@ class Call:
         if seen is None or self._closed:
             return
         if answer.response_id:
-            seen.response_id = answer.response_id
+            seen.response_id = answer.response_id[:MAX_NAME]
         if answer.model:
-            seen.response_model = answer.model
+            seen.response_model = answer.model[:MAX_NAME]
         if answer.native:
             seen.native = answer.native
         if answer.finish_reasons:
-            seen.finish_reasons = answer.finish_reasons
+            seen.finish_reasons = tuple(reason[:MAX_NAME] for reason in answer.finish_reasons)
         if answer.error_type:
-            seen.error_type = answer.error_type
+            seen.error_type = _error_kind(answer.error_type)
         if answer.usage is not None:
             seen.usage = answer.usage
             self._judge(seen)
@@ -452,7 +469,7 @@ class Call:
     def failed(self, error_type: str) -> None:
         """The call failed with an error that the caller sees."""
         if self._seen is not None:
-            self._seen.error_type = self._seen.error_type or error_type
+            self._seen.error_type = self._seen.error_type or _error_kind(error_type)
         self._close()
 
     # --- assembling -----------------------------------------------------------------------------------------
@@ -471,7 +488,13 @@ class Call:
         self._conclude(seen)
         recorder.close(seen)
         observer = self.observer
-        if seen.cost is not None or seen.usage is None or pricing.ready() or self.settings.prices == "off":
+        if (
+            seen.cost is not None
+            or seen.usage is None
+            or pricing.ready()
+            or not self.settings.prices
+            or observer.no_prices
+        ):
             recorder.settle(seen)
             self._account()
         else:
@@ -498,8 +521,8 @@ class Call:
                 observer.trouble("diagnosis", error)
             finally:
                 self.diagnosing += thread_time() - started
-        priced = seen.usage is not None and self.settings.prices != "off"
-        if priced and observer.prices_ready(self.settings.budget_ms / 1000):
+        priced = seen.usage is not None and self.settings.prices and not self.observer.no_prices
+        if priced and observer.prices_ready():
             self._price(seen)
 
     def _diagnose(self, seen: Observation, prompt: Prompt, sight: Sight) -> None:
@@ -523,8 +546,7 @@ class Call:
             self.observer.trouble("pricing", error)
         verdict = seen.diagnosis
         if seen.cost is not None and verdict is not None and verdict.lost:
-            paid = seen.cost.write_price if seen.usage.write else seen.cost.fresh_price
-            seen.lost_usd = verdict.lost * (paid - seen.cost.read_price)
+            seen.lost_usd = _lost_usd(verdict.lost, seen.usage, seen.cost)
 
     def _conclude(self, seen: Observation) -> None:
         """Tells the history how it ended."""
@@ -536,7 +558,7 @@ class Call:
         if cost is not None and seen.usage is not None and seen.usage.write:
             premium = cost.write - seen.usage.write * cost.fresh_price
             if premium > 0:
-                ttl = max(seen.write_ttls, default=300)
+                ttl = max(seen.write_ttls or (), default=300)
                 labels = self._recorder.labels if self._recorder is not None else ()
                 write = Write(ttl, seen.at + ttl, float(premium), labels)
         usage = None if seen.error_type else seen.usage
@@ -553,6 +575,18 @@ class Call:
         if budget and self.diagnosing > budget:
             gross = self.diagnosing > GROSS_OVERRUN * budget
             observer.breaker.strike(f"a call cost {self.diagnosing * 1000:.1f} ms", STRIKES if gross else 1)
+
+
+def _error_kind(text: str) -> str:
+    """An error type that is fit to be a label: it comes from the wire, where anything may stand."""
+    return text if _ERROR_KIND.fullmatch(text) else "_OTHER"
+
+
+def _lost_usd(lost: int, usage: Usage, cost: Cost) -> Decimal:
+    """What the lost tokens cost above the read price: as far as they were written again, at what writing cost."""
+    written = min(lost, usage.write or 0)
+    paid = (cost.write / usage.write * written if usage.write else Decimal(0)) + cost.fresh_price * (lost - written)
+    return paid - lost * cost.read_price
 
 
 def _chosen(percent: float) -> bool:

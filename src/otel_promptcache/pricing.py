@@ -201,12 +201,15 @@ def model_prices(provider: str, models: tuple[str, ...], usage: Usage, when: flo
     )
 
 
-def cost(usage: Usage, provider: str, models: tuple[str, ...], when: float, write_ttls: tuple[int, ...] = ()) -> Cost:
+def cost(
+    usage: Usage, provider: str, models: tuple[str, ...], when: float, write_ttls: tuple[int, ...] | None = ()
+) -> Cost:
     """The cost of one call in USD.
 
     ``models``: names to try, the one that answered first. ``when``: POSIX seconds of the request, for dated prices.
     ``write_ttls``: lifetimes the request asked for; written tokens that the response does not assign to a lifetime
-    are priced at the shortest of them, and the cost says ``estimated``. Raises PriceUnknownError.
+    are priced at the shortest of them, and the cost says ``estimated``, as it does for None (not looked at).
+    Raises PriceUnknownError.
     """
     total = usage.input_total or 0
     found = model_prices(provider, models, usage, when)
@@ -229,9 +232,9 @@ def cost(usage: Usage, provider: str, models: tuple[str, ...], when: float, writ
     written = sum((price_of(ttl) * tokens for ttl, tokens in usage.write_by_ttl), Decimal(0))
     rest = write_tokens - assigned
     if rest > 0:
-        shortest = min(write_ttls, default=0)
-        written += price_of(shortest) * rest
-        estimated = estimated or len({price_of(ttl) for ttl in write_ttls}) > 1 or assigned > 0
+        asked = write_ttls or (0,)
+        written += price_of(min(asked)) * rest
+        estimated = estimated or write_ttls is None or len({price_of(ttl) for ttl in asked}) > 1 or assigned > 0
 
     geo = RESIDENCY if usage.geo == "us" and provider == "anthropic" else Decimal(1)
     output = units.output * (usage.output or 0) * geo + units.search * usage.web_searches

@@ -115,17 +115,19 @@ class Settings:
     )
     ledger: bool = _setting(False, _flag, "One log event `promptcache.call` a call, unsampled")
     prompt_map: bool = _setting(False, _flag, "One log event `promptcache.prompt` a call: packed segment digests")
-    hash_key: str = _setting("", _text, "Key of all exported digests; share it to compare across processes")
+    hash_key: str = _setting(
+        "", _text, "Key of all exported digests; share it to compare across processes (read at the start)"
+    )
     metric_keys: tuple[str, ...] = _setting(
         ("team", "feature"), _names, "Attribution keys that become metric labels, comma separated"
     )
     baggage_keys: tuple[str, ...] = _setting((), _names, "W3C baggage members taken over as attribution")
     token_usage_metric: bool = _setting(False, _flag, "Also record the older histogram `gen_ai.client.token.usage`")
     history_segments: int = _setting(
-        100_000, _count(100, 100_000_000), "Prompt segments remembered in this process, at most"
+        100_000, _count(100, 100_000_000), "Prompt segments remembered in this process, at most (read at the start)"
     )
-    prices: str = _setting("", _text, "Set to `off` to leave out cost")
-    auto: bool = _setting(False, _flag, "Start with the interpreter (needs `otel-promptcache auto`)")
+    prices: bool = _setting(True, _flag, "`off` leaves out cost, and never imports the price data")
+    auto: bool = _setting(False, _flag, "Start with the interpreter (needs `otel-promptcache auto`; environment only)")
 
 
 def meanings() -> list[tuple[str, str, str]]:

@@ -7,12 +7,13 @@ thread with an empty queue, because the parent still does what was queued before
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
 from typing import Final
+
+from otel_promptcache._fork import after_fork_in_child
 
 CAPACITY: Final = 4096
 FLUSH_SECONDS: Final = 2.0
@@ -26,8 +27,7 @@ class Worker:
         self._capacity = capacity
         self.dropped = 0
         self._reset()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._reset)
+        after_fork_in_child(self._reset)
         self.flush_last()
 
     def _reset(self) -> None:
@@ -37,10 +37,18 @@ class Worker:
         self._idle.set()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._stopping = False
 
-    def submit(self, job: Callable[[], None]) -> bool:
-        """Queues a job; False when the queue is full or no thread can be had."""
-        if len(self._jobs) >= self._capacity:
+    def stop(self) -> None:
+        """Does what is queued, then ends the thread."""
+        atexit.unregister(self.flush)
+        self.flush()
+        self._stopping = True
+        self._wake.set()
+
+    def submit(self, job: Callable[[], None], limit: int | None = None) -> bool:
+        """Queues a job; False when as many wait as ``limit`` or the queue allows, or when no thread can be had."""
+        if len(self._jobs) >= (self._capacity if limit is None else limit):
             self.dropped += 1
             return False
         self._idle.clear()
@@ -67,7 +75,7 @@ class Worker:
 
     def _run(self) -> None:
         jobs, wake, idle = self._jobs, self._wake, self._idle
-        while True:
+        while not self._stopping or jobs:
             wake.wait()
             wake.clear()
             idle.clear()  # a job may have been queued just before we said that all was done

@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 import pytest
+from servers import prometheus, prometheus_config, until
 
 from otel_promptcache.cli import (
     _doctor_child,
@@ -222,7 +223,7 @@ def counting(scope: str, tokens: int = MESSAGES.usage.input, *, ours: bool = Fal
 def result(*spans: dict[str, Any], loaded: Sequence[tuple[str, str]] = (), **more: Any) -> dict[str, Any]:
     ours = [("promptcache-anthropic", "otel_promptcache.instrumentation")]
     call = {"name": MESSAGES.name, "error": "", "spans": list(spans)}
-    return {"loaded": [*ours, *loaded], "failed": "", "calls": [call], "metrics": []} | more
+    return {"loaded": [*ours, *loaded], "failed": None, "calls": [call], "metrics": []} | more
 
 
 class TestVerdict:
@@ -286,9 +287,12 @@ class TestVerdict:
 
     def test_what_is_loaded(self) -> None:
         """An instrumentor that raises keeps the launcher from loading those behind it: that is a problem."""
-        found = list(_doctor_peers._loading(result(failed="bad: ValueError: x")))
+        found = list(_doctor_peers._loading(result(failed=("bad", "ValueError: x"))))
         assert found[-1].level is Level.PROBLEM
+        assert found[-1].text.startswith("ValueError: x. It stops there")
         assert found[-1].advice == "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=bad"
+        launcher = list(_doctor_peers._loading(result(failed=("", "UnknownExtra: x"))))
+        assert launcher[-1].advice == "pip install -U opentelemetry-instrumentation opentelemetry-distro"
         missing = list(_doctor_peers._loading(result() | {"loaded": []}))
         assert [finding.subject for finding in missing if finding.level is Level.PROBLEM] == ["ours"]
 
@@ -497,11 +501,13 @@ class TestResolving:
         [
             ("none", "note", "not exported: OTEL_METRICS_EXPORTER=none"),
             ("console", "ok", "printed"),
-            ("prometheus", "note", "exporter prometheus: not OTLP"),
+            ("in_house", "note", "exporter in_house: not OTLP"),
+            ("nobodys", "problem", "exporter nobodys: no such exporter is installed"),
         ],
     )
-    def test_other_exporters(self, exporter: str, level: str, said: str) -> None:
+    def test_other_exporters(self, exporter: str, level: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Are said to be what they are."""
+        monkeypatch.setattr(_doctor_otlp, "entry_points", lambda name, group: name == "in_house")
         (found,) = _doctor_otlp.resolve("metrics", {"OTEL_METRICS_EXPORTER": exporter})
         assert isinstance(found, Finding)
         assert found.level == level
@@ -703,6 +709,12 @@ class TestSettings:
         assert found.level is Level.PROBLEM
         assert found.advice == "OTEL_PROMPTCACHE_LEDGER?"
 
+    def test_a_ledger_that_cannot_be_written(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An OpenTelemetry that knows no events is too old for it."""
+        monkeypatch.setenv("OTEL_PROMPTCACHE_LEDGER", "true")
+        monkeypatch.setattr(_doctor_settings, "_knows_events", lambda: False)
+        assert "newer opentelemetry-api" in self.section()["OTEL_PROMPTCACHE_LEDGER"].text
+
     @pytest.mark.parametrize("content", [None, "mode = ", "\xff"])
     def test_an_unreadable_file(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None) -> None:
         """Missing, no TOML, no text."""
@@ -772,6 +784,25 @@ class TestPrometheus:
             ("promptcache.attr.team", Level.NOTE),
         ]
         assert "42 series of ours" in found[0].text
+
+    @pytest.mark.server
+    def test_a_real_one(self, tmp_path: Path) -> None:
+        """Its answers are understood as they are."""
+        routes = [*(f"/route/{number}" for number in range(100)), "__other__"]
+        page = "# TYPE promptcache_calls_total counter\n" + "".join(
+            f'promptcache_calls_total{{promptcache_route="{route}",gen_ai_request_model="m{index % 3}"}} 1\n'
+            for index, route in enumerate(routes)
+        )
+        with served(lambda _: (200, page.encode())) as (url, _):
+            config = prometheus_config([url.removeprefix("http://")])
+            with prometheus(config, tmp_path) as server:
+                until(lambda: server.query("promptcache_calls_total"))
+                found = _doctor_prometheus.findings(server.url, self.LABELS, 5)
+        assert [(finding.subject, finding.level, finding.text) for finding in found[1:]] == [
+            ("gen_ai.request.model", Level.OK, "3 values"),
+            ("promptcache.route", Level.PROBLEM, "at its limit: 1 series hold everything else as __other__"),
+            ("promptcache.attr.team", Level.OK, "0 values"),
+        ]
 
     def test_nothing_of_ours(self) -> None:
         """Perhaps another one is meant."""

@@ -351,6 +351,7 @@ class TestUsage:
             speed="fast",
             geo="us",
             web_searches=2,
+            server_tools=2,
         )
 
     @pytest.mark.parametrize(

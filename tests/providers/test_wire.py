@@ -228,7 +228,7 @@ def test_a_real_limit() -> None:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        *((0, 0), (7, 7), (7.0, 7), (0.0, 0), (10**30, 10**30)),
+        *((0, 0), (7, 7), (7.0, 7), (0.0, 0), (10**12, 10**12)),
         *((None, None), (True, None), (False, None), ("7", None), (7.5, None), (-1, None), (-1.0, None)),
         *((float("inf"), None), (float("-inf"), None), (float("nan"), None), ([7], None), ({}, None)),
     ],

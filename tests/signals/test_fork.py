@@ -27,7 +27,7 @@ from opentelemetry.sdk.metrics.export import (
     PeriodicExportingMetricReader,
 )
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")]
 
 TEMPORALITIES: dict[str, dict[type, AggregationTemporality]] = {
     "cumulative": {},
@@ -196,7 +196,7 @@ def run(scenario: str) -> Any:
     here = Path(__file__).resolve()
     done = subprocess.run(
         [sys.executable, "-W", "ignore", str(here), scenario],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parents[1]), os.environ.get("PYTHONPATH", "")])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parents[1]), *sys.path])},
         capture_output=True,
         text=True,
         timeout=60,

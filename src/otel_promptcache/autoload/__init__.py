@@ -60,7 +60,10 @@ class _Finder:
             self._looking.discard(name)
         if spec is not None and spec.loader is not None and hasattr(spec.loader, "exec_module"):
             loader: Any = spec.loader
-            loader.exec_module = _then(loader.exec_module, _begin)
+            try:
+                loader.exec_module = _then(loader.exec_module, _begin)
+            except Exception:
+                return spec  # a loader that cannot be changed: not observed, but imported
         return spec
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 
 from opentelemetry import _logs, metrics, trace
 
+from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.instrumentation import hooks
 from otel_promptcache.instrumentation.runtime import Runtime
 from otel_promptcache.observer import Call, Observer
@@ -30,8 +31,12 @@ class _FirstCall:
 
     def __init__(self, running: Runtime) -> None:
         self._running = running
-        self._lock = threading.Lock()
+        self._renew()
+        after_fork_in_child(self._renew)
         self._done = False
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()  # in a child, one that no lost thread holds
 
     def open(self, dialect: Dialect) -> Call | None:
         """Configures the SDK, then is as the observer."""
@@ -70,8 +75,10 @@ def configure_sdk() -> str:
             os.environ.setdefault(name, "otlp")
         (_first("opentelemetry_configurator", "OTEL_PYTHON_CONFIGURATOR") or _sdk_configurator()).configure()
     except Exception as error:
-        help_ = "; pip install 'otel-promptcache[otlp]'" if "entry point" in str(error) else ""
-        return f"the OpenTelemetry SDK cannot be configured from OTEL_* ({type(error).__name__}: {error}){help_}"
+        # The SDK's own refusals name the exporter or the protocol; other errors may quote an address or a header.
+        why = f"{type(error).__name__}: {error}" if type(error) is RuntimeError else type(error).__name__
+        help_ = "pip install 'otel-promptcache[otlp]'" if "entry point" in why else "see `otel-promptcache doctor`"
+        return f"the OpenTelemetry SDK cannot be configured from OTEL_* ({why}); {help_}"
     return ""
 
 

@@ -83,12 +83,16 @@ def make_calls(sdks: Sequence[str]) -> dict[str, Any]:
     return {"loaded": loaded, "failed": failed, "calls": made, "metrics": list(_metrics(reader))}
 
 
-def load_instrumentors() -> tuple[list[tuple[str, str]], str]:
-    """Loads what ``opentelemetry-instrument`` would: (entry point, module) of each, and what stopped the loading."""
+def load_instrumentors() -> tuple[list[tuple[str, str]], tuple[str, str] | None]:
+    """Loads what ``opentelemetry-instrument`` would.
+
+    Entry point and module of each, and what stopped the loading: the entry point, if it was one, and the error.
+    """
     # The launcher's own loop, so that we do as it does.
     load: Any = import_module("opentelemetry.instrumentation.auto_instrumentation._load")
     default: Any = import_module("opentelemetry.instrumentation.distro").DefaultDistro
     loaded: list[tuple[str, str]] = []
+    raising: list[str] = []
 
     class Distro(default):  # type: ignore[misc]
         def load_instrumentor(self, entry_point: Any, **kwargs: Any) -> None:
@@ -96,16 +100,16 @@ def load_instrumentors() -> tuple[list[tuple[str, str]], str]:
                 super().load_instrumentor(entry_point, **kwargs)
             except ImportError:
                 raise  # passed over by the launcher too
-            except Exception as error:
-                # The launcher gives up here, and everything behind this one is not instrumented.
-                raise RuntimeError(f"{entry_point.name}: {_said(error)}") from error
+            except Exception:
+                raising.append(entry_point.name)  # the launcher gives up here
+                raise
             loaded.append((entry_point.name, entry_point.value.partition(":")[0]))
 
     try:
         load._load_instrumentors(Distro())  # noqa: SLF001
     except Exception as error:
-        return loaded, str(error)
-    return loaded, ""
+        return loaded, ("".join(raising), _said(error))
+    return loaded, None
 
 
 def _one(scripted: Scripted, client: Callable[[str], Any], tracer: trace.Tracer) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import entry_points
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -78,8 +79,10 @@ def resolve(signal: str, known: Mapping[str, str]) -> Iterator[Target | Finding]
             yield _target(signal, known, _NAMED.get(name))
         elif name == "console":
             yield ok(signal, "printed, by the exporter console")
-        else:
+        elif entry_points(group=f"opentelemetry_{signal}_exporter", name=name):
             yield note(signal, f"exporter {name}: not OTLP, not looked at")
+        else:
+            yield problem(signal, f"exporter {name}: no such exporter is installed", f"look at {variable}")
 
 
 def _target(signal: str, known: Mapping[str, str], named: str | None) -> Target | Finding:

@@ -41,7 +41,10 @@ def section() -> Section:
         found = child.run("calls", child.present())
     except child.ExperimentError as error:
         return Section(_TITLE, [*_entry_points(), problem("experiment", f"came to no result: {error}")])
-    return Section(_TITLE, [*_entry_points(), *_loading(found), *_calls(found), *_metrics(found), *_remedies(found)])
+    seen = [*_entry_points(), *_loading(found)]
+    if found["failed"] and not _ours(found):
+        return Section(_TITLE, seen)  # what follows from it needs no saying call by call
+    return Section(_TITLE, [*seen, *_calls(found), *_metrics(found), *_remedies(found)])
 
 
 # --- who is there -------------------------------------------------------------------------------------------
@@ -58,20 +61,24 @@ def _entry_points() -> Iterator[Finding]:
             )
 
 
+def _ours(found: Result) -> list[str]:
+    return [name for name, module in found["loaded"] if module.startswith(_OURS)]
+
+
 def _loading(found: Result) -> Iterator[Finding]:
-    loaded = [name for name, module in found["loaded"] if not module.startswith(_OURS)]
-    ours = [name for name, module in found["loaded"] if module.startswith(_OURS)]
+    ours = _ours(found)
+    loaded = [name for name, _ in found["loaded"] if name not in ours]
     yield ok("loaded by opentelemetry-instrument", ", ".join([*ours, *loaded]) or "nothing")
     off = [name.strip() for name in os.environ.get(DISABLED, "").split(",")]
     rest = {point.name for point in entry_points(group=_GROUP)} - set(ours) - set(loaded) - set(off)
     if rest and "*" not in off and not found["failed"]:
         yield note("not loaded", f"{', '.join(sorted(rest))}: the library is missing, or of a version not supported")
     if found["failed"]:
-        name = found["failed"].partition(":")[0]
+        name, error = found["failed"]
         yield problem(
-            "instrumentor fails",
-            f"{found['failed']}. opentelemetry-instrument stops there and loads none of those behind it",
-            f"{DISABLED}={name}",
+            f"instrumentor {name} fails" if name else "opentelemetry-instrument",
+            f"{error}. It stops there and loads none of the other instrumentors",
+            f"{DISABLED}={name}" if name else "pip install -U opentelemetry-instrumentation opentelemetry-distro",
         )
     elif not ours and not _off():
         yield problem("ours", "not loaded by opentelemetry-instrument", f"look at {DISABLED}")

@@ -47,8 +47,11 @@ def run(options: argparse.Namespace) -> int:
         with _opened(options.file) as lines:
             for row in price_lines(lines):
                 print(json.dumps(row))
-    except OSError as error:
-        print(f"otel-promptcache price: {options.file}: {error.strerror or error}", file=sys.stderr)
+    except BrokenPipeError:
+        raise  # whoever reads our output has seen enough: no fault of the file
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        print(f"otel-promptcache price: {options.file}: {reason}", file=sys.stderr)
         return 2
     return 0
 
@@ -66,15 +69,23 @@ def _priced(line: str, number: int) -> dict[str, Any]:
         row = mapping(json.loads(line))
         identity = row.get("id", number)
         cost = _cost(row)
-    except (ValueError, pricing.PriceUnknownError, OverflowError) as error:
-        return {"id": identity, "cost_usd": None, "without_cache_usd": None, "saving_usd": None, "reason": str(error)}
-    found = {
-        "id": identity,
-        "cost_usd": _number(cost.total),
-        "without_cache_usd": _number(cost.without_cache),
-        "saving_usd": _number(cost.saving),
-    }
+        found = {
+            "id": identity,
+            "cost_usd": _number(cost.total),
+            "without_cache_usd": _number(cost.without_cache),
+            "saving_usd": _number(cost.saving),
+        }
+    except RecursionError:
+        return _unpriced(identity, "the line is nested too deep")
+    except ArithmeticError:
+        return _unpriced(identity, "usage: counts beyond all measure")
+    except (ValueError, pricing.PriceUnknownError) as error:
+        return _unpriced(identity, str(error))
     return found | ({"estimated": True} if cost.estimated else {})
+
+
+def _unpriced(identity: object, reason: str) -> dict[str, Any]:
+    return {"id": identity, "cost_usd": None, "without_cache_usd": None, "saving_usd": None, "reason": reason}
 
 
 def _cost(row: Mapping[str, Any]) -> Cost:

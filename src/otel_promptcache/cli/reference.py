@@ -88,11 +88,12 @@ def _rules() -> str:
             row.minimum,
             row.granule,
             rules.TTL_NAMES.get(row.ttl, f"{row.ttl}s") + ("" if row.ttl_certain else " or less"),
+            "yes" if row.reliable else "no",
             f"{row.source} ({row.read_on})",
         )
         for row in rules.ROWS
     ]
-    head = ("provider", "models", "reads up to", "minimum tokens", "granule", "lifetime", "source")
+    head = ("provider", "models", "reads up to", "minimum tokens", "granule", "lifetime", "hits promised", "source")
     return "## Caching rules\n\n" + _table(head, rows)
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import secrets
-import signal
 import sys
-import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from importlib.util import find_spec
@@ -57,11 +55,12 @@ def run(options: argparse.Namespace) -> int:
     if missing:
         _complain(f"not installed: {', '.join(missing)}. pip install 'otel-promptcache[all]'")
         return 2
+    from otel_promptcache.demo.interrupts import ended_by_sigterm
     from otel_promptcache.demo.stage import AgentFailedError
 
     show = {"text": _as_text, "json": _as_json}[options.format]
     try:
-        with _ended_by_sigterm():
+        with ended_by_sigterm():
             problems = show(options.calls_a_day)
     except AgentFailedError as error:
         problems = [str(error)]
@@ -126,23 +125,6 @@ def _waiting(message: str) -> Iterator[None]:
         yield
     finally:
         print(f"\r{' ' * (len(message) + 2)}\r", end="", flush=True)
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Lets SIGTERM end the demo as Ctrl-C does, with everything stopped that was started."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, _frame: object) -> None:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _installed(module: str) -> bool:

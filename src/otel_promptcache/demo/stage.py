@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from typing import IO, Final, NamedTuple
 
 from otel_promptcache.demo import standin
+from otel_promptcache.demo.interrupts import put_off
 from otel_promptcache.demo.receiver import Arrived, Receiver, receiver
 from otel_promptcache.demo.script import FAULTS_VARIABLE, Fault
 from otel_promptcache.emulator import Emulator, Received, emulator
@@ -81,11 +82,14 @@ def playing(faults: Collection[Fault], key: str) -> Iterator[Playing]:
     """Starts a run of the agent with these faults; when the block ends so does everything that was started."""
     # What the agent says goes to a file, not a pipe: nobody reads it while the agent talks.
     with emulator(answer=standin.answer) as provider, receiver() as collector, tempfile.TemporaryFile() as said:
-        run = Playing(provider, collector, said, _environment(provider.url, collector.endpoint, faults, key))
+        run = None
         try:
+            with put_off():
+                run = Playing(provider, collector, said, _environment(provider.url, collector.endpoint, faults, key))
             yield run
         finally:
-            run.stop()
+            if run is not None:
+                run.stop()
 
 
 def _environment(provider: str, collector: str, faults: Collection[Fault], key: str) -> dict[str, str]:

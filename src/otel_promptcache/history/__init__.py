@@ -91,6 +91,8 @@ class Entry:
     used: float
     """Start of the request that wrote or last read it: lifetimes count from there."""
     readable: bool = False
+    read: bool = False
+    """Whether a later request has read it."""
     write: Write | None = None
 
     def alive(self, now: float) -> bool:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import os
 import secrets
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Final
 
+from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.fingerprint import HashKey, canonical
 from otel_promptcache.history import TELLING, Entry, Info, Node, Sent, Sight, Write
 from otel_promptcache.model import Link, Prompt, Scope, Section, Segment, Usage
@@ -24,6 +24,7 @@ from otel_promptcache.providers.windows import windows
 
 MAX_SCOPES: Final = 4096
 MAX_IDS: Final = 20_000
+MAX_UNREAD: Final = 10_000
 MAX_KIN: Final = 8
 SEGMENTS_A_REQUEST: Final = 4
 """One request is remembered for every so many segments that may be: identical requests add no segments."""
@@ -56,14 +57,15 @@ class Memory:
         self._by_id: OrderedDict[str, Sent] = OrderedDict()
         self._by_site: OrderedDict[tuple[str, str], Sent] = OrderedDict()
         self._writes: list[tuple[float, int, Write]] = []
+        self._unread: deque[Write] = deque(maxlen=MAX_UNREAD)
         self._order = itertools.count()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._after_fork)
+        after_fork_in_child(self._after_fork)
 
     def _after_fork(self) -> None:
         # Another thread may have held the lock when the process was copied. What was paid for belongs to the parent.
         self._lock = threading.Lock()
         self._writes = []
+        self._unread.clear()
 
     def __len__(self) -> int:
         """Remembered segments."""
@@ -104,7 +106,8 @@ class Memory:
                 if not sent.readable:
                     _withdraw(sight)
                 return
-            self._learn(sight, usage)
+            if not usage.server_tools:  # else counts add up several inner requests and tell no lengths
+                self._learn(sight, usage)
             if usage.read:
                 self._mark_read(sight, sent.at)
             if write is not None and sent.breakpoints:
@@ -112,16 +115,23 @@ class Memory:
                     # An entry that an earlier request already holds is not what this one paid for.
                     if node.entry is not None and node.entry.write is None and node.length > sight.live:
                         node.entry.write = write
+                        write.read = write.read or node.entry.read
                 heapq.heappush(self._writes, (write.expires, next(self._order), write))
+                self._settle_writes(sent.at)
 
     def expired_writes(self, now: float) -> list[Write]:
-        unread = []
         with self._lock:
-            while self._writes and self._writes[0][0] < now:
-                write = heapq.heappop(self._writes)[2]
-                if not write.read:
-                    unread.append(write)
+            self._settle_writes(now)
+            unread = list(self._unread)
+            self._unread.clear()
         return unread
+
+    def _settle_writes(self, now: float) -> None:
+        """Sets aside what has run out unread. Done with every write, as nobody may ever ask for it."""
+        while self._writes and self._writes[0][0] < now:
+            write = heapq.heappop(self._writes)[2]
+            if not write.read:
+                self._unread.append(write)
 
     # --- looking up -----------------------------------------------------------------------------------------
 
@@ -258,12 +268,16 @@ class Memory:
                         node.entry = None
 
     def _mark_read(self, sight: Sight, at: float) -> None:
-        """Reading keeps entries alive, and pays for their writes."""
-        for node in sight.nodes[: sight.live]:
-            if node.entry is not None:
-                node.entry.used = max(node.entry.used, at)
-                if node.entry.write is not None:
-                    node.entry.write.read = True
+        """Reading keeps entries alive, and pays for their writes: also for those whose writer is still at work."""
+        reach = max(sight.live, sight.pending, sight.expired, sight.beyond)
+        for node in sight.nodes[:reach]:
+            entry = node.entry
+            if entry is not None and entry.used < at:
+                entry.read = True
+                if entry.write is not None:
+                    entry.write.read = True
+                if node.length <= sight.live:
+                    entry.used = at
 
     # --- forgetting -----------------------------------------------------------------------------------------
 

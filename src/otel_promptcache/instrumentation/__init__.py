@@ -26,6 +26,8 @@ class _PromptCacheInstrumentor(BaseInstrumentor):
 
     def _uninstrument(self, **_: Any) -> None:
         patches.uninstrument(self._sdk)
+        if not patches.wanted():
+            runtime.stop()
 
 
 class AnthropicPromptCacheInstrumentor(_PromptCacheInstrumentor):

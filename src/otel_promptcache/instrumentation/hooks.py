@@ -48,14 +48,18 @@ class Frame:
     def attach(self, span: trace.Span) -> None:
         """Makes our span current until the request returns, for spans below it and for propagation."""
         if self._attached is None:
-            self._attached = context.attach(trace.set_span_in_context(span))
+            made = trace.set_span_in_context(span)
+            self._attached = made, context.attach(made)
 
     def leave(self, error: BaseException | None) -> None:
         """The request returned or raised."""
         if self._attached is not None:
-            with contextlib.suppress(Exception):
-                _detach(self._attached)
+            made, token = self._attached
             self._attached = None
+            # An SDK that had a context of its own around ours has taken both back by now.
+            if context.get_current() is made:
+                with contextlib.suppress(Exception):
+                    _detach(token)
         try:
             _frame.reset(self._token)
         except ValueError:  # resumed in another context, which never saw this frame

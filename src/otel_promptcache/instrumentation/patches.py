@@ -126,3 +126,8 @@ def _apply(sdk: str) -> None:
             sdk,
             ", ".join(patch.target for patch in absent),
         )
+
+
+def wanted() -> bool:
+    """Whether any SDK is to be observed."""
+    return bool(_wanted)

@@ -56,5 +56,5 @@ def stop() -> None:
         runtime, _running = _running, None
     if runtime is not None:
         hooks.set_observer(None)
-        runtime.observer.worker.flush()
+        runtime.observer.worker.stop()
         runtime.telemetry.deactivate()

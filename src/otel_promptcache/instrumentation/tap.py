@@ -20,6 +20,7 @@ from otel_promptcache.observer import Call
 MAX_BODY: Final = 4 * 2**20
 """Bytes of a body that is no event stream, or of a single event, that are kept for reading."""
 
+_USAGE_WINDOW: Final = 16_384
 _EVENT_STREAM: Final = "event-stream"
 _USAGE: Final = b'"usage"'
 _ERROR: Final = b'"error"'
@@ -195,12 +196,18 @@ class Reader:
 
 def parsed(body: bytes) -> object:
     """The body as JSON, None for a proxy's page or half a body: the application will say what it thinks of it."""
-    if len(body) > MAX_BODY:
-        return None
     try:
-        return json.loads(body)
+        return json.loads(body) if len(body) <= MAX_BODY else {"usage": _usage_in(body)}
     except (ValueError, RecursionError):
         return None
+
+
+def _usage_in(body: bytes) -> object:
+    """The last usage object of a body too large to be parsed as a whole (pictures, mostly)."""
+    at = body.rfind(_USAGE)
+    start = body.find(b"{", at) if at >= 0 else -1
+    text = body[start : start + _USAGE_WINDOW].decode("utf-8", "replace") if start >= 0 else "null"
+    return json.JSONDecoder().raw_decode(text)[0]
 
 
 def _says(line: bytes, name: bytes) -> bool:

@@ -9,6 +9,9 @@ from typing import Any, Final
 
 from otel_promptcache.model import Kind, Section, Segment
 
+MAX_COUNT: Final = 10**12
+"""No prompt has as many tokens; beyond 64 bits a metric could not be exported, nor any other beside it."""
+
 MAX_SEGMENTS: Final = 20_000
 MAX_CHARACTERS: Final = 16 * 2**20
 """Beyond either the fingerprint covers the beginning only and says ``truncated``."""
@@ -35,6 +38,17 @@ def structure(value: Any) -> bytes:
             return json.dumps(value, default=repr_type, ensure_ascii=True).encode()
         except (TypeError, ValueError, RecursionError):
             return repr_type(value).encode()
+
+
+def bulk(value: object, depth: int = 4) -> int:
+    """Characters of the strings in a value, a few levels deep: told before anything is copied or hashed."""
+    if type(value) is str:
+        return len(value)
+    if not depth:
+        return 0
+    if type(value) is dict:
+        return sum([bulk(item, depth - 1) for item in value.values()])
+    return sum([bulk(item, depth - 1) for item in value]) if type(value) is list else 0
 
 
 def repr_type(value: object) -> str:
@@ -130,7 +144,8 @@ class Builder:
 
     def block(self, section: Section, element: int, item: int, role: str, value: object, kind: Kind) -> None:
         """Adds a segment that is any JSON value."""
-        if self.characters > MAX_CHARACTERS or len(self.segments) >= MAX_SEGMENTS:
+        if self.characters + bulk(value) > MAX_CHARACTERS or len(self.segments) >= MAX_SEGMENTS:
+            self.characters = MAX_CHARACTERS + 1  # what follows stands behind a gap
             self.truncated = True
             return
         data = structure(unmarked(value) if type(value) is dict else value)
@@ -162,11 +177,9 @@ def as_list(value: object) -> list[Any]:
 
 def count(value: object) -> int | None:
     """A token count, or None for what is no count. Providers send null, strings and floats at times."""
-    if type(value) is int:
-        return value if value >= 0 else None
-    if type(value) is float and value >= 0 and value.is_integer():
-        return int(value)
-    return None
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= MAX_COUNT else None
 
 
 def mapping(value: object) -> Mapping[str, Any]:

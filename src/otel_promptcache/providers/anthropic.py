@@ -182,6 +182,7 @@ def usage(raw: object) -> Usage | None:
         speed=string(fields.get("speed")),
         geo=string(fields.get("inference_geo")),
         processing="batch" if fields.get("service_tier") == "batch" else "",
+        server_tools=sum(count(uses) or 0 for uses in mapping(fields.get("server_tool_use")).values()),
         web_searches=count(mapping(fields.get("server_tool_use")).get("web_search_requests")) or 0,
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -31,6 +32,7 @@ from otel_promptcache.telemetry.context import (
     Watcher,
     conversation_in_context,
     entry_route,
+    hear_no_more,
     hear_of_unsampled,
 )
 from otel_promptcache.telemetry.counters import OPERATION, Labels, book_of, label_attributes, label_names
@@ -222,11 +224,12 @@ class Telemetry:
     # --- log records ----------------------------------------------------------------------------------------
 
     def _log(self, name: str, attributes: Attributes, where: Context) -> None:
-        from opentelemetry import _logs
         from opentelemetry._logs import LogRecord, SeverityNumber
 
         if self._logger is None:
-            self._logger = _logs.get_logger(semconv.SCOPE, __version__, logger_provider=self._logger_provider)
+            self._logger = self._event_logger()
+        if self._logger is False:
+            return
         self._logger.emit(
             LogRecord(
                 timestamp=time_ns(),
@@ -236,6 +239,18 @@ class Telemetry:
                 attributes=attributes,
             )
         )
+
+    def _event_logger(self) -> Any:
+        """What events are written with; False where the API is too old to know any."""
+        from opentelemetry import _logs
+
+        if "event_name" in inspect.signature(_logs.LogRecord.__init__).parameters:
+            return _logs.get_logger(semconv.SCOPE, __version__, logger_provider=self._logger_provider)
+        log.warning(
+            "otel-promptcache: OTEL_PROMPTCACHE_LEDGER and OTEL_PROMPTCACHE_PROMPT_MAP need opentelemetry-api 1.35 or "
+            "newer; they are left out"
+        )
+        return False
 
     def ledger(self, recorder: SpanRecorder, seen: Observation) -> None:
         """One record a call, whatever a sampler decided about its span."""
@@ -310,6 +325,7 @@ class Telemetry:
         """Counts no longer. What was counted stays to be collected, for observable instruments cannot be taken back."""
         self.book.sweep()
         self.book.sweep = lambda: None
+        hear_no_more()
 
 
 def create_histogram(meter: Meter, metric: Metric) -> Histogram:

@@ -17,8 +17,11 @@ from otel_promptcache import semconv
 
 _LLM_OPERATIONS: Final = frozenset({"chat", "text_completion", "generate_content", "responses"})
 _ENTRY_ROUTES: Final = ("http.route", "messaging.destination.name", "celery.task_name")
+_TASK: Final = "run/"
+"""How Celery's instrumentation begins the name of a task's span; the attribute it sets only when the task is over."""
 
 _entry: ContextVar[Span | Unsampled | None] = ContextVar("otel_promptcache_entry", default=None)
+_outer: ContextVar[Span | Unsampled | None] = ContextVar("otel_promptcache_outer", default=None)
 _newest: ContextVar[Span | None] = ContextVar("otel_promptcache_newest", default=None)
 _around: ContextVar[tuple[Span, Span] | None] = ContextVar("otel_promptcache_around", default=None)
 """The newest model span, and the one it was started in."""
@@ -47,7 +50,7 @@ def is_llm(span: Span) -> bool:
 class Watcher:
     """Span processor: remembers, in context, the newest model span and the innermost entry span.
 
-    It reads two attributes of each starting span, keeps nothing after the span is gone, and exports nothing.
+    It reads two attributes of each starting span and exports nothing.
     """
 
     def on_start(self, span: Any, parent_context: context.Context | None = None) -> None:
@@ -55,6 +58,7 @@ class Watcher:
         with contextlib.suppress(Exception):
             kind = span.kind
             if kind is SpanKind.SERVER or kind is SpanKind.CONSUMER:
+                _outer.set(_entry.get())
                 _entry.set(span)
             elif scope_name(span) != semconv.SCOPE and is_llm(span):
                 _newest.set(span)
@@ -64,13 +68,22 @@ class Watcher:
         """Part of the SDK's processor interface."""
 
     def on_end(self, span: Any) -> None:
-        """Part of the SDK's processor interface."""
+        """An entry span inside another one gives the place back. The outermost keeps it: work may go on after it."""
+        with contextlib.suppress(Exception):
+            entry, outer = _entry.get(), _outer.get()
+            nested = isinstance(entry, Span) and isinstance(outer, Span) and outer.is_recording()
+            if nested and span.context.span_id == entry.get_span_context().span_id:
+                _entry.set(outer)
 
     def shutdown(self) -> None:
         """Part of the SDK's processor interface."""
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002
         return True
+
+
+_heard: Final[list[Any]] = []
+"""Samplers that tell us of entry spans."""
 
 
 def hear_of_unsampled(provider: Any) -> None:
@@ -97,12 +110,22 @@ def hear_of_unsampled(provider: Any) -> None:
         if kind is SpanKind.SERVER or kind is SpanKind.CONSUMER:
             with contextlib.suppress(Exception):
                 # A span that is recorded takes this place in a moment.
-                _entry.set(Unsampled(trace_id, _route_in(attributes or {})))
+                _entry.set(Unsampled(trace_id, _route_in(attributes or {}, name)))
         return decide(parent_context, trace_id, name, kind, attributes, *rest, **more)
 
     heard.promptcache = True  # type: ignore[attr-defined]
     with contextlib.suppress(Exception):  # a sampler with slots: then as if there were none
         sampler.should_sample = heard
+        _heard.append(sampler)
+
+
+def hear_no_more() -> None:
+    """Gives the samplers back. One that somebody else has wrapped since keeps ours inside, which only takes notes."""
+    while _heard:
+        sampler = _heard.pop()
+        if getattr(vars(sampler).get("should_sample"), "promptcache", False):
+            with contextlib.suppress(AttributeError):
+                del sampler.should_sample
 
 
 def scope_name(span: Span) -> str:
@@ -161,8 +184,11 @@ def entry_route() -> str:
             return ""
     elif not entry.is_recording():
         return ""  # left over in a thread that has gone on to other work
-    return _route_in(span_attributes(entry))
+    return _route_in(span_attributes(entry), getattr(entry, "name", ""))
 
 
-def _route_in(found: Mapping[str, Any]) -> str:
-    return next((str(found[name]) for name in _ENTRY_ROUTES if found.get(name)), "")
+def _route_in(found: Mapping[str, Any], title: str) -> str:
+    for name in _ENTRY_ROUTES:
+        if found.get(name):
+            return str(found[name])
+    return title.removeprefix(_TASK) if title.startswith(_TASK) else ""

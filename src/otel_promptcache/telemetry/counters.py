@@ -6,7 +6,7 @@ A synchronous counter costs more for a call than the span does; adding to a row 
 from __future__ import annotations
 
 import contextlib
-import os
+import inspect
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,19 +14,23 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary, WeakSet
 
+from opentelemetry.metrics import Histogram
 from opentelemetry.metrics import Observation as Point
 
 from otel_promptcache import semconv
+from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.model import Observation
 from otel_promptcache.semconv import OVERFLOW
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.metrics import Histogram
 
 MAX_LABEL_VALUES: Final = 100
 COST_CLASSES: Final = ("read", "write", "uncached", "output")
 OPERATION: Final = "chat"
+
+_TAKES_CONTEXT: Final = "context" in inspect.signature(Histogram.record).parameters
+"""Whether the API is new enough (1.30) to be told which span an exemplar is of."""
 
 Labels = tuple[str, ...]
 """Names of labels, then as many values. Names are part of it because settings may change while we run."""
@@ -174,7 +178,10 @@ class Pending:
                 histogram, value, labels, where = self._waiting.popleft()
             except IndexError:  # another thread took the last one
                 return
-            histogram.record(value, labels, context=where)
+            if _TAKES_CONTEXT:
+                histogram.record(value, labels, context=where)
+            else:
+                histogram.record(value, labels)
 
     def clear(self) -> None:
         self._waiting.clear()
@@ -230,8 +237,7 @@ class Book:
         self.sweep: Callable[[], None] = lambda: None
         """Called before counters are read, so that writes that ran out since are in them."""
         self.instruments: WeakSet[Any] = WeakSet()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._begin_anew)
+        after_fork_in_child(self._begin_anew)
 
     def _begin_anew(self) -> None:
         """In a forked child: what happened before the fork is exported by the parent."""

@@ -82,7 +82,7 @@ class SpanRecorder:
 
     def settle(self, seen: Observation) -> None:
         telemetry = self._telemetry
-        priced = seen.cost is not None or self._settings.prices == "off"
+        priced = seen.cost is not None or not self._settings.prices
         telemetry.table.add(self.labels, seen, unpriced=not priced)
         if self._own is not None:
             self._write(self._own, seen)
