@@ -71,8 +71,9 @@ class Watcher:
         """An entry span inside another one gives the place back. The outermost keeps it: work may go on after it."""
         with contextlib.suppress(Exception):
             entry, outer = _entry.get(), _outer.get()
-            nested = isinstance(entry, Span) and isinstance(outer, Span) and outer.is_recording()
-            if nested and span.context.span_id == entry.get_span_context().span_id:
+            if not isinstance(entry, Span) or not isinstance(outer, Span):
+                return
+            if outer.is_recording() and span.context.span_id == entry.get_span_context().span_id:
                 _entry.set(outer)
 
     def shutdown(self) -> None:
