@@ -618,7 +618,6 @@ def oa_chat_stream_dropped(c):
     stream = c.openai.chat.completions.create(stream=True, **USAGE, **under(OM, "hold"))
     first = next(iter(stream))
     del stream
-    gc.collect()
     return first
 
 
@@ -799,6 +798,8 @@ def test_call(shape, native, connect, observe, quiet):
 
     assert with_us == without_us
     expected = shape.expected
+    if telemetry.total("promptcache.calls") != expected.calls:
+        gc.collect()  # older SDKs leave the end of a dropped stream to the garbage collector
     check_metrics(telemetry, expected)
     spans = [span for span in telemetry.spans if not span.name.endswith((".count_tokens", "batches.create"))]
     if not expected.calls:

@@ -62,6 +62,8 @@ def run(options: argparse.Namespace) -> int:
                     print("Nothing to remove.")
             case _:
                 print("enabled" if os.path.exists(pth_path()) else "disabled")
+    except BrokenPipeError:
+        raise  # no fault of the file
     except OSError as error:
         print(
             f"otel-promptcache auto: {error.strerror}: {pth_path()}. Use PYTHONPATH=$(otel-promptcache auto path) "

@@ -82,11 +82,12 @@ _detach: Callable[[Any], None] = getattr(getattr(context, "_RUNTIME_CONTEXT", No
 
 def error_type(error: BaseException) -> str:
     """The provider's own error type where the SDK's exception has one, else the exception's qualified class."""
-    kind = None
     with contextlib.suppress(Exception):  # a property of an exception that is not the SDK's may do anything
         kind = getattr(error, "type", None)
-    if isinstance(kind, str) and kind:
-        return kind
+        if not isinstance(kind, str) or not kind:  # older versions leave it in the body
+            kind = error.body["error"]["type"]  # type: ignore[attr-defined]
+        if isinstance(kind, str) and kind:
+            return kind
     module = type(error).__module__.partition(".")[0]
     name = type(error).__qualname__
     return name if module == "builtins" else f"{module}.{name}"
