@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_ATTRIBUTES: Final = 25
 MAX_BYTES: Final = 2048
+_SHORT: Final = 256
 _SIZE_OF_NUMBER: Final = 22
 _SIZE_OF_REST: Final = 8
 """Bytes of an attribute beside name and value."""
@@ -168,9 +169,14 @@ def own_attributes(seen: Observation) -> Attributes:
 
     What does not fit is left out rather than cut: half a tenant is another tenant.
     """
+    found = all_attributes(seen)
+    said = seen.attribution
+    lengthy = said.keys or said.strategy or said.prompt_name or seen.native or len(said.route) > _SHORT
+    if len(found) <= MAX_ATTRIBUTES and not lengthy:
+        return found  # nothing else in it can be long
     kept: Attributes = {}
     room = MAX_BYTES - len(semconv.SCHEMA_VERSION) - _SIZE_OF_NUMBER - _SIZE_OF_REST
-    for name, value in all_attributes(seen).items():
+    for name, value in found.items():
         size = _size(name) + (_size(value) if type(value) is str else _SIZE_OF_NUMBER) + _SIZE_OF_REST
         if size <= room and len(kept) < MAX_ATTRIBUTES - 1:
             kept[name] = value
