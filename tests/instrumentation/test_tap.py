@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 import tracemalloc
@@ -330,6 +331,7 @@ async def test_a_stream_left_to_the_event_loop(connect, telemetry, quiet):
     events = aiter(stream)
     await anext(events)
     del events, stream
+    gc.collect()
     await asyncio.sleep(0.05)
     await clients.aclose()
     assert telemetry.span.status.is_unset
