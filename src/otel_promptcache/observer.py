@@ -324,8 +324,8 @@ class Call:
         self.spent: dict[str, float] = {}
         """Our own seconds on the caller's thread, by phase, waiting included."""
         self.diagnosing = 0.0
-        """CPU seconds of it that went into the diagnosis. Waiting for the interpreter's lock is not our doing: were it
-        counted, a busy server would lose its diagnosis for being busy."""
+        """CPU seconds of it that went into fingerprint and look-up, which grow with the prompt. Waiting for the
+        interpreter's lock is not our doing: were it counted, a busy server would lose its diagnosis for being busy."""
         self._started = perf_counter()
         self._started_ns = time_ns()
         self._seen: Observation | None = None
@@ -396,7 +396,7 @@ class Call:
         except Exception as error:
             observer.trouble("fingerprint", error)
         finally:
-            self.diagnosing += thread_time() - started
+            self.diagnosing = thread_time() - started
 
     @walled("response", "response")
     def begun(self, *, streaming: bool) -> None:
@@ -514,13 +514,10 @@ class Call:
         """Diagnosis and cost from what is known so far; each may fail without the other."""
         observer = self.observer
         if self._prompt is not None and self._sight is not None and seen.diagnosis is None and not seen.error_type:
-            started = thread_time()
             try:
                 self._diagnose(seen, self._prompt, self._sight)
             except Exception as error:
                 observer.trouble("diagnosis", error)
-            finally:
-                self.diagnosing += thread_time() - started
         priced = seen.usage is not None and self.settings.prices and not self.observer.no_prices
         if priced and observer.prices_ready():
             self._price(seen)
