@@ -210,6 +210,7 @@ class Observer:
         settings = self.live.current()
         if settings.mode is Mode.OFF:
             return None
+        self.worker.start()
         return Call(self, dialect, settings)
 
     def load_prices(self) -> None:
@@ -462,8 +463,16 @@ class Call:
 
     @walled("response", "response")
     def finished(self) -> None:
-        """The response is complete, or the caller has had enough of it."""
+        """The call is over, without an error."""
         self._close()
+
+    def left(self) -> None:
+        """The caller has had enough of the response, or dropped it. That may be in the middle of a collection of
+        garbage, which may be in the middle of anything, our own locks held: only the worker is told."""
+        seen = self._seen
+        if seen is not None and seen.duration is None:
+            seen.duration = perf_counter() - self._started
+        self.observer.worker.hand_over(self.finished)
 
     @walled("response", "response")
     def failed(self, error_type: str) -> None:

@@ -10,6 +10,7 @@ import atexit
 import threading
 from collections import deque
 from collections.abc import Callable
+from queue import SimpleQueue
 from time import monotonic
 from typing import Final
 
@@ -32,7 +33,7 @@ class Worker:
 
     def _reset(self) -> None:
         self._jobs: deque[Callable[[], None]] = deque()
-        self._wake = threading.Event()
+        self._wake: SimpleQueue[None] = SimpleQueue()  # the one thing that may be told while it is being told
         self._idle = threading.Event()
         self._idle.set()
         self._starting = threading.Lock()
@@ -44,7 +45,7 @@ class Worker:
         atexit.unregister(self.flush)
         self.flush()
         self._stopping = True
-        self._wake.set()
+        self._wake.put(None)
 
     def submit(self, job: Callable[[], None], limit: int | None = None) -> bool:
         """Queues a job; False when as many wait as ``limit`` or the queue allows, or when no thread can be had."""
@@ -58,9 +59,23 @@ class Worker:
             self._idle.set()
             self.dropped += 1
             return False
-        if not self._wake.is_set():
-            self._wake.set()
+        self._rouse()
         return True
+
+    def hand_over(self, job: Callable[[], None]) -> None:
+        """Queues a job where no lock may be taken: a destructor runs wherever memory is asked for, also in the middle
+        of ``submit``, with the lock of anything held. Never refused; starts no thread, see ``start``."""
+        self._jobs.append(job)
+        self._rouse()
+
+    def _rouse(self) -> None:
+        if self._wake.empty():
+            self._wake.put(None)
+
+    def start(self) -> None:
+        """Makes sure that somebody does what is handed over."""
+        if self._thread is None:
+            self._start()
 
     def _start(self) -> bool:
         with self._starting:
@@ -76,8 +91,7 @@ class Worker:
     def _run(self) -> None:
         jobs, wake, idle = self._jobs, self._wake, self._idle
         while not self._stopping or jobs:
-            wake.wait()
-            wake.clear()
+            wake.get()
             idle.clear()  # a job may have been queued just before we said that all was done
             while jobs:
                 job = jobs.popleft()
@@ -89,7 +103,7 @@ class Worker:
             idle.set()
             if jobs:  # something came between the last look and the word that all is done
                 idle.clear()
-                wake.set()
+                wake.put(None)
 
     def flush_last(self) -> None:
         """Has the queue emptied at exit before anything that is registered by now: exit handlers run backwards, and
@@ -99,6 +113,8 @@ class Worker:
 
     def flush(self, timeout: float = FLUSH_SECONDS) -> bool:
         """Waits until everything queued is done, ``timeout`` seconds at most."""
+        if self._jobs:
+            self.start()
         if self._thread is None or not self._thread.is_alive() or threading.current_thread() is self._thread:
             return not self._jobs
         deadline = monotonic() + timeout
@@ -106,6 +122,6 @@ class Worker:
             left = deadline - monotonic()
             if left <= 0:
                 return False
-            self._wake.set()
+            self._rouse()
             self._idle.wait(min(left, 0.05))
         return True

@@ -70,7 +70,9 @@ class Frame:
         try:
             if isinstance(error, Exception):
                 call.failed(error_type(error))
-            elif error is not None or not self.tapped:
+            elif error is not None:
+                call.left()
+            elif not self.tapped:
                 call.finished()
         except Exception as ours:
             call.observer.trouble("hook", ours)
