@@ -50,7 +50,8 @@ class Memory:
     def __init__(self, key: HashKey, max_segments: int) -> None:
         self._key = key
         self._max = max_segments
-        self._lock = threading.Lock()
+        # Reentrant: a dropped stream may be finalised by a garbage collection that begins while we hold the lock.
+        self._lock = threading.RLock()
         self._table: dict[int, Node] = {}
         self._infos: dict[int, Info] = {}
         self._branches: OrderedDict[Scope, _Branch] = OrderedDict()
@@ -63,7 +64,7 @@ class Memory:
 
     def _after_fork(self) -> None:
         # Another thread may have held the lock when the process was copied. What was paid for belongs to the parent.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._writes = []
         self._unread.clear()
 

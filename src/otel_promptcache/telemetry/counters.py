@@ -64,7 +64,7 @@ class Table:
 
     def clear(self) -> None:
         """Begins anew, with a lock that nobody holds."""
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.rows: dict[tuple[Labels, str, str, str], Row] = {}
         self._unread: dict[tuple[Labels, str], float] = {}
         self._errors: dict[str, int] = {}
@@ -195,7 +195,7 @@ class Limiter:
 
     def clear(self) -> None:
         """Begins anew, with a lock that nobody holds."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._values: dict[str, set[str]] = {}
         self._known: dict[Labels, Labels] = {}
 
