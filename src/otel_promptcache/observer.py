@@ -20,6 +20,7 @@ from time import perf_counter, thread_time, time, time_ns
 from typing import Any, Concatenate, Final, ParamSpec, Protocol
 
 from otel_promptcache import diagnosis, fingerprint, pricing
+from otel_promptcache._collection import collecting
 from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.fingerprint import SHORT, HashKey
 from otel_promptcache.history import History, Info, Node, Sight, Write
@@ -468,7 +469,10 @@ class Call:
 
     def left(self) -> None:
         """The caller has had enough of the response, or dropped it. That may be in the middle of a collection of
-        garbage, which may be in the middle of anything, our own locks held: only the worker is told."""
+        garbage, which may be in the middle of anything, any lock held: only the worker is told then."""
+        if not collecting():
+            self.finished()
+            return
         seen = self._seen
         if seen is not None and seen.duration is None:
             seen.duration = perf_counter() - self._started

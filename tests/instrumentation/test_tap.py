@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
+import os
 import sys
+import threading
 import tracemalloc
 import zlib
 from types import SimpleNamespace
@@ -23,6 +26,7 @@ OM = {
 }
 RM = {"model": "gpt-5.6", "input": "hi"}
 
+PACKAGE = os.path.dirname(os.path.dirname(tap.__file__)) + os.sep
 INPUT = "gen_ai.client.inference.usage.input_tokens"
 OUTPUT = "gen_ai.client.inference.usage.output_tokens"
 TOKENS = ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens")
@@ -273,7 +277,7 @@ async def test_the_async_stream_stays_what_it_is(connect, telemetry, http):
 def test_a_stream_of_both_kinds_stays_both(streamed, http):
     """A stream that serves sync and async clients still does."""
     response = streamed([b"{}"], "application/json")
-    assert tap.tap(response, SimpleNamespace(finished=lambda: None))
+    assert tap.tap(response, SimpleNamespace(left=lambda: None))
     assert isinstance(response.stream, http.SyncByteStream)
     assert isinstance(response.stream, http.AsyncByteStream)
 
@@ -336,6 +340,101 @@ async def test_a_stream_left_to_the_event_loop(connect, telemetry, quiet):
     await clients.aclose()
     assert telemetry.span.status.is_unset
     assert telemetry.span.attributes["gen_ai.usage.input_tokens"] == 5100
+
+
+def locks_of_ours():
+    """Every lock held by a living object or module of ours that cannot be taken twice, by where it is kept."""
+    names = [name for name in sys.modules if name.startswith("otel_promptcache")]
+    holders = [(name, vars(sys.modules[name])) for name in names]
+    for thing in gc.get_objects():
+        if type(thing).__module__ in names:
+            slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
+            values = {name: getattr(thing, name) for name in slots if hasattr(thing, name)}
+            holders.append((type(thing).__qualname__, values | getattr(thing, "__dict__", {})))
+    found = {}
+    for holder, values in holders:
+        for name, value in values.items():
+            inner = getattr(getattr(value, "_cond", value), "_lock", value)  # of an Event, of a Condition, itself
+            if type(inner) is type(threading.Lock()):
+                found[f"{holder}.{name}"] = inner
+    return found
+
+
+def test_a_stream_may_be_collected_anywhere(connect, streamed, telemetry, quiet):
+    """A collection of garbage runs in the middle of anything, our own locks held: it must wait for none of them."""
+    clients = connect(respond=lambda _: streamed([sse_body(*CHUNKS[:1]), sse_body(*CHUNKS[1:])]))
+    list(clients.openai.chat.completions.create(stream=True, **OM))
+    locks, stuck = locks_of_ours(), []
+    assert "Worker._idle" in locks
+    for name, lock in locks.items():
+        box = {"stream": clients.openai.chat.completions.create(stream=True, **OM)}
+        next(iter(box["stream"]))
+        box["itself"] = box  # nothing but a collection will end it
+
+        def collect(lock=lock):
+            with lock:
+                gc.collect()
+
+        collects = threading.Thread(target=collect, daemon=True)
+        del box
+        collects.start()
+        collects.join(3)
+        if collects.is_alive():
+            stuck.append(name)
+    assert stuck == []
+    telemetry.flush()
+    assert telemetry.total("promptcache.calls") == len(locks) + 1
+
+
+def at_entry(number, do):
+    """A profile function that does something as the function of ours with this number is entered."""
+    entries = itertools.count()
+
+    def profile(frame, event, _):
+        if event == "call" and PACKAGE in frame.f_code.co_filename and next(entries) == number:
+            do()
+
+    return profile, entries
+
+
+def test_garbage_is_collected_while_calls_are_made(connect, streamed, telemetry, quiet):
+    """A stream that was left in a cycle is collected as one function of ours after the other is entered; no call
+    hangs, and each is counted."""
+    clients = connect(respond=lambda _: streamed([sse_body(*CHUNKS[:1]), sse_body(*CHUNKS[1:])]))
+    ended = []
+
+    def call(number):
+        prompt = [{"role": "user", "content": f"{number}.{turn}"} for turn in range(3)]
+        profile, entries = at_entry(number, gc.collect)
+        sys.setprofile(profile)
+        list(clients.openai.chat.completions.create(stream=True, **{**OM, "messages": prompt}))
+        sys.setprofile(None)
+        return next(entries)
+
+    def work():
+        for number in range(0, call(-1), 2):
+            stream = clients.openai.chat.completions.create(stream=True, **OM)
+            next(iter(stream))
+            stream.itself = stream
+            del stream
+            call(number)
+            ended.append(number)
+
+    gc.collect()
+    gc.freeze()  # so that collecting takes no time
+    gc.disable()
+    try:
+        works = threading.Thread(target=work, daemon=True)
+        works.start()
+        works.join(30)
+        hangs = works.is_alive()
+    finally:
+        gc.enable()
+        gc.unfreeze()
+    assert not hangs, f"at function {2 * len(ended)}"
+    assert len(ended) > 50
+    telemetry.flush()
+    assert telemetry.total("promptcache.calls") == 1 + 2 * len(ended)
 
 
 # --- What it costs ----------------------------------------------------------------------------------------

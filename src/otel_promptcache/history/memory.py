@@ -50,7 +50,7 @@ class Memory:
     def __init__(self, key: HashKey, max_segments: int) -> None:
         self._key = key
         self._max = max_segments
-        # Reentrant: a dropped stream may be finalised by a garbage collection that begins while we hold the lock.
+        # Reentrant: a signal handler may make a call of its own while we hold the lock.
         self._lock = threading.RLock()
         self._table: dict[int, Node] = {}
         self._infos: dict[int, Info] = {}

@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
+from otel_promptcache._collection import ignore_collections, watch_collections
 from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history.memory import Memory
 from otel_promptcache.instrumentation import hooks
@@ -43,6 +44,7 @@ def start(tracer_provider: Any = None, meter_provider: Any = None, logger_provid
             observer = Observer(live, key, Memory(key, settings.history_segments), telemetry)
             telemetry.book.sweep = observer.sweep
             telemetry.before_first_call.append(observer.worker.flush_last)
+            watch_collections()
             hooks.set_observer(observer)
             observer.load_prices()
             _running = Runtime(live, telemetry, observer)
@@ -56,5 +58,6 @@ def stop() -> None:
         runtime, _running = _running, None
     if runtime is not None:
         hooks.set_observer(None)
+        ignore_collections()
         runtime.observer.worker.stop()
         runtime.telemetry.deactivate()

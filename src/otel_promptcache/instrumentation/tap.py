@@ -147,6 +147,7 @@ class Reader:
         """The body has been read to its end."""
         if self._done:
             return
+        self._done = True
         try:
             rest = b"".join(self._parts)
             self._parts.clear()
@@ -158,6 +159,7 @@ class Reader:
             self._call.complete()
         except Exception as error:
             self._give_up(error)
+        self._call.finished()
 
     def _whole(self, body: bytes) -> None:
         document = parsed(body)
@@ -169,20 +171,19 @@ class Reader:
         self.feed(body)
         self.complete()
 
-    def finished(self) -> None:
-        """Read to the end, closed, dropped: nothing more will come."""
+    def left(self) -> None:
+        """Closed or dropped before the end: nothing more will come."""
         if not self._done:
             self._done = True
-            self._call.finished()
+            self._call.left()
 
     def failed(self, error: BaseException) -> None:
         """Reading failed. Anything but an ``Exception`` is the application's own will to stop."""
-        if not self._done:
+        if not isinstance(error, Exception):
+            self.left()
+        elif not self._done:
             self._done = True
-            if isinstance(error, Exception):
-                self._call.failed(type(error).__name__)
-            else:
-                self._call.finished()
+            self._call.failed(type(error).__name__)
 
     def _give_up(self, error: Exception) -> None:
         self._read_no_more()
@@ -343,20 +344,20 @@ class Tapped:
             self._promptcache_inner.close()
         finally:
             with contextlib.suppress(Exception):
-                self._promptcache_reader.finished()
+                self._promptcache_reader.left()
 
     async def aclose(self) -> None:
         try:
             await self._promptcache_inner.aclose()
         finally:
             with contextlib.suppress(Exception):
-                self._promptcache_reader.finished()
+                self._promptcache_reader.left()
 
     def __del__(self) -> None:
         reader = self.__dict__.get("_promptcache_reader")
         if reader is not None:
             try:  # noqa: SIM105 - at the end of the interpreter there may be no contextlib any more
-                reader.finished()
+                reader.left()
             except Exception:  # noqa: S110
                 pass
 
