@@ -10,7 +10,6 @@ from __future__ import annotations
 import bisect
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from otel_promptcache import fingerprint
@@ -61,8 +60,7 @@ class _Change(NamedTuple):
     line: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Expectation:
+class _Expectation(NamedTuple):
     """What a stable application would have read, and what kept this one from it."""
 
     tokens: int
@@ -75,8 +73,7 @@ class _Expectation:
 _NOTHING: Final = _Expectation(0, True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
+class _Case(NamedTuple):
     """Everything the rules below look at."""
 
     prompt: Prompt
@@ -445,9 +442,12 @@ def hit_depth(prompt: Prompt, sight: Sight, usage: Usage) -> float | None:
     elements = prompt.segments[-1].element + 1
     if prompt.segments[-1].section is not Section.MESSAGES or elements <= 0 or not usage.input_total:
         return None
-    # By bytes: what was read ends where its share of the prompt's bytes does.
-    inside = usage.read / usage.input_total * sight.nodes[-1].size
-    low = bisect.bisect_right(sight.nodes, inside + _ROUNDING, key=lambda node: node.size)
+    live = sight.live
+    if live and sight.nodes[live - 1].tokens == usage.read:
+        low = live  # what was read ends where an earlier response said that this many tokens do
+    else:  # by bytes: what was read ends where its share of the prompt's bytes does
+        inside = usage.read / usage.input_total * sight.nodes[-1].size
+        low = bisect.bisect_right(sight.nodes, inside + _ROUNDING, key=lambda node: node.size)
     last = prompt.segments[low - 1] if low else None
     if last is None or last.section not in array_sections:
         return 0.0

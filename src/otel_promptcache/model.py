@@ -7,9 +7,11 @@ dozen of them and a long conversation hundreds.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from decimal import Decimal
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from otel_promptcache.semconv import Cause, Reason, Status
 
@@ -59,6 +61,72 @@ class Segment(NamedTuple):
     value: object
 
 
+class Run(NamedTuple):
+    """Messages in a row that are a role and a text and nothing else."""
+
+    start: int
+    """Segments in front of the first."""
+    first: int
+    """Its place among the messages."""
+    roles: list[str]
+    texts: list[str]
+
+
+class Segments(Sequence[Segment]):
+    """A prompt's segments, in order. Those of a run are made when somebody looks at them: a conversation resends
+    hundreds of messages, and nobody looks at what is the same as last time."""
+
+    __slots__ = ("_made", "runs")
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self._made: list[Segment | None] = []
+        self.runs: list[Run] = []
+
+    def append(self, segment: Segment) -> None:
+        self._made.append(segment)
+
+    def add_run(self, first: int, roles: list[str], texts: list[str]) -> None:
+        self.runs.append(Run(len(self._made), first, roles, texts))
+        self._made += [None] * len(texts)
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    @overload
+    def __getitem__(self, at: int) -> Segment: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Segment]: ...
+    def __getitem__(self, at: int | slice) -> Segment | list[Segment]:
+        if isinstance(at, slice):
+            return [self[index] for index in range(*at.indices(len(self._made)))]
+        return self._made[at] or self._make(at)
+
+    def _make(self, at: int) -> Segment:
+        at %= len(self._made)
+        run = self.runs[bisect_right(self.runs, at, key=_start_of_run) - 1]
+        index = at - run.start
+        made = self._made[at] = text_segment(Section.MESSAGES, run.first + index, run.roles[index], run.texts[index])
+        return made
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == (list(other) if isinstance(other, Segments) else other)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} segments>"  # their text is nobody's business
+
+
+def text_segment(
+    section: Section, element: int, role: str, text: str, item: int = -1, kind: Kind = Kind.TEXT
+) -> Segment:
+    """A segment that is text and nothing else, made in half the time that calling the class takes."""
+    return tuple.__new__(Segment, (hash((role, text)), section, kind, element, item, role, text))
+
+
+def _start_of_run(run: Run) -> int:
+    return run.start
+
+
 class Breakpoint(NamedTuple):
     """A place where the provider stores an entry: after ``length`` segments, for ``ttl`` seconds."""
 
@@ -82,7 +150,7 @@ class Prompt(NamedTuple):
 
     dialect: str
     model: str
-    segments: list[Segment]
+    segments: Segments
     breakpoints: tuple[Breakpoint, ...]
     automatic: bool
     """Whether this request asks for, or the provider applies, caching without explicit markers."""
@@ -195,7 +263,8 @@ class Fingerprint(NamedTuple):
 
     prefix_id: str
     chain: str
-    sections: tuple[str, ...]
+    sections: str
+    """A short digest of each section, `tools:3f2a…,system:…,messages:…`."""
     key_id: str
 
 

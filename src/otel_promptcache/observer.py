@@ -177,11 +177,11 @@ class Observer:
 
     def _renew_ids(self) -> None:
         """A process tells its calls apart by counting; processes, forked ones too, by a random beginning."""
-        self._ids = map(f"{secrets.token_hex(5)}{{:06x}}".format, itertools.count(1))
+        self._process, self._count = secrets.token_hex(5), itertools.count(1)
 
     def next_id(self) -> str:
         """A new call id: 16 hexadecimal digits or more."""
-        return next(self._ids)
+        return f"{self._process}{next(self._count):06x}"
 
     def trouble(self, where: str, error: Exception) -> None:
         """An error of ours: counted, logged once for each room and type, never raised."""
@@ -611,20 +611,20 @@ def _detail(fresh: Sequence[tuple[Info, Segment]]) -> None:
 
 
 def _fingerprint(key: HashKey, sight: Sight) -> Fingerprint:
-    leading: list[Node] = []
+    leading: Node | None = None
     for node in sight.nodes:
         info = node.info
         if info is None or info.section > Section.SYSTEM:
             break
-        leading.append(node)
-    chain = sight.nodes[-1].chain
-    messages = f"messages:{chain[:SHORT].hex()}"
-    if not leading:
-        return Fingerprint("", chain.hex(), (messages,), key.id)
-    last = leading[-1]
-    if last.identity is None:
-        digests = [(node.info.section, node.info.digest) for node in leading if node.info is not None]
-        last.identity = tuple(
-            f"{section.name.lower()}:{digest[:SHORT].hex()}" for section, digest in fingerprint.sections(digests)
-        )
-    return Fingerprint(last.chain.hex(), chain.hex(), (*last.identity, messages), key.id)
+        leading = node
+    chain = sight.nodes[-1].chain.hex()
+    messages = f"messages:{chain[: 2 * SHORT]}"
+    if leading is None:
+        return Fingerprint("", chain, messages, key.id)
+    identity = leading.identity
+    if identity is None:
+        infos = (node.info for node in sight.nodes[: leading.length])
+        digests = [(info.section, info.digest) for info in infos if info is not None]
+        named = [f"{section.name.lower()}:{digest[:SHORT].hex()}" for section, digest in fingerprint.sections(digests)]
+        identity = leading.identity = leading.chain.hex(), ",".join(named)
+    return Fingerprint(identity[0], chain, f"{identity[1]},{messages}", key.id)

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections import Counter
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history import Node, Sight, Write
 from otel_promptcache.history.memory import MAX_IDS, MAX_SCOPES, Memory
 from otel_promptcache.model import Link, Scope, Usage
-from otel_promptcache.providers import anthropic, openai_chat, openai_responses
+from otel_promptcache.providers import _wire, anthropic, openai_chat, openai_responses
 
 Body = dict[str, Any]
 
@@ -145,6 +146,52 @@ class TestSharing:
         assert (sight.shared, sight.nodes, sight.previous, len(bench.memory)) == (0, [], None, 0)
         bench.send({"messages": []})
         check(bench.memory)
+
+
+class TestResending:
+    """Messages sent again in a row are recognised at one glance, and nothing else about them is different."""
+
+    def test_they_need_not_be_looked_at(self) -> None:
+        """Of a conversation that goes on only the new turn is made into segments."""
+        bench = Bench()
+        bench.send(talk(*words(40)))
+        body = talk(*words(42), mark=False)
+        prompt = anthropic.prompt(body)
+        sight = bench.memory.sent(prompt, CLAUDE, now=1.0, route=HERE, conversation="", link=None)
+        made = [index for index, segment in enumerate(prompt.segments._made) if segment is not None]
+        assert (sight.shared, made) == (40, [40, 41])
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["go on", "again", "cut", "edit", "other"]), st.integers(0, 30), st.integers(0, 2)
+            ),
+            max_size=14,
+        ),
+        st.sampled_from([30, 60, 100_000]),
+    )
+    def test_it_makes_no_difference(self, steps: list[tuple[str, int, int]], limit: int) -> None:
+        """Against the same history looked up one by one: continued, repeated, cut, edited, forgotten."""
+        runs, singly = Bench(limit), Bench(limit)
+        talks = {scope: [f"{scope} {n}" for n in range(6)] for scope in range(3)}
+        for number, (step, amount, who) in enumerate(steps):
+            texts = talks[0 if step == "other" else who]
+            if step == "go on":
+                texts += [f"{number} {n}" for n in range(amount)]
+            elif step == "cut":
+                del texts[max(1, amount) :]
+            elif step == "edit":
+                texts[amount % len(texts)] = f"edited in step {number}"
+            scope = CLAUDE._replace(credential=str(who))
+            found = []
+            for bench, length in ((runs, 2), (singly, 10**9)):
+                with mock.patch.object(_wire, "_RUN", length):
+                    sight = bench.send(talk(*texts), float(number), scope=scope)
+                previous = sight.previous.link if sight.previous is not None else None
+                chains = [node.chain for node in sight.nodes]
+                found.append((sight.shared, sight.live, previous, chains, len(bench.memory)))
+                check(bench.memory)
+            assert found[0] == found[1]
 
 
 class TestForgetting:

@@ -59,7 +59,6 @@ def listened(dialect: Dialect, response: Body, size: int) -> Listener:
     for start in range(0, len(body), size or len(body)):
         reader.feed(body[start : start + (size or len(body))])
     reader.complete()
-    reader.finished()
     assert (call.completed, call.closed, call.streaming) == (1, 1, streamed)
     return call
 

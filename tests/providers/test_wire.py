@@ -202,6 +202,24 @@ def test_what_is_too_long_is_cut_at_its_end(dialect: Dialect, talk: list[Body], 
 
 
 @by_dialect
+@given(st.lists(MESSAGE, max_size=12), st.integers(-14, 14))
+def test_segments_of_a_run_are_those_made_singly(dialect: Dialect, talk: list[Body], at: int) -> None:
+    """Whether or not messages in a row are kept as one, and in whatever order they are looked at."""
+    body = {"messages": talk, "input": talk}
+    with mock.patch.object(_wire, "_RUN", 10**9):
+        singly = list(read(dialect, body).segments)
+    with mock.patch.object(_wire, "_RUN", 2):
+        runs = read(dialect, body).segments
+    assert (len(runs), runs[at:]) == (len(singly), singly[at:])
+    if -len(singly) <= at < len(singly):
+        assert runs[at] == singly[at]
+    else:
+        with pytest.raises(IndexError):
+            runs[at]
+    assert list(runs) == singly == runs
+
+
+@by_dialect
 @pytest.mark.parametrize(
     "form", [lambda text: text, lambda text: [{"type": "text", "text": text}]], ids=["text", "parts"]
 )

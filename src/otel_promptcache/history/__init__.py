@@ -68,8 +68,8 @@ class Node:
         """The newest request whose prompt begins with this prefix."""
         self.tokens = 0
         """Tokens of the prefix that ends here, where a response told; else 0."""
-        self.identity: tuple[str, ...] | None = None
-        """What is exported of the prefix that ends here, once it has been asked for."""
+        self.identity: tuple[str, str] | None = None
+        """What is exported of the prefix that ends here (its id, its sections), once it has been asked for."""
 
 
 @dataclass(slots=True)

@@ -12,19 +12,21 @@ import itertools
 import secrets
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
 
 from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.fingerprint import HashKey, canonical
 from otel_promptcache.history import TELLING, Entry, Info, Node, Sent, Sight, Write
-from otel_promptcache.model import Link, Prompt, Scope, Section, Segment, Usage
+from otel_promptcache.model import Link, Prompt, Run, Scope, Section, Segment, Usage
 from otel_promptcache.providers.rules import Matching, Rules, rules_for
 from otel_promptcache.providers.windows import windows
 
 MAX_SCOPES: Final = 4096
 MAX_IDS: Final = 20_000
 MAX_UNREAD: Final = 10_000
+MAX_RUNS: Final = 256
+"""Conversations whose newest state is recognised at one glance."""
 MAX_KIN: Final = 8
 SEGMENTS_A_REQUEST: Final = 4
 """One request is remembered for every so many segments that may be: identical requests add no segments."""
@@ -44,6 +46,13 @@ class _Branch:
         self.nodes = 0
 
 
+class _Resent(NamedTuple):
+    """Messages in a row as they were last sent: their hash, their nodes."""
+
+    print: int
+    nodes: list[Node]
+
+
 class Memory:
     """``History`` in this process. Thread-safe; a fork keeps what was known."""
 
@@ -55,6 +64,8 @@ class Memory:
         self._table: dict[int, Node] = {}
         self._infos: dict[int, Info] = {}
         self._branches: OrderedDict[Scope, _Branch] = OrderedDict()
+        self._runs: OrderedDict[tuple[int, int], _Resent] = OrderedDict()
+        """By the prefix in front and the first message. All nodes in it live: forgetting any empties it."""
         self._by_id: OrderedDict[str, Sent] = OrderedDict()
         self._by_site: OrderedDict[tuple[str, str], Sent] = OrderedDict()
         self._writes: list[tuple[float, int, Write]] = []
@@ -148,17 +159,43 @@ class Memory:
         return branch
 
     def _known(self, root: Node, prompt: Prompt) -> list[Node]:
-        """The nodes of the longest known prefix. The loop that every call runs: one look-up a segment."""
-        table = self._table
+        """The nodes of the longest known prefix: one look-up a segment, and one for messages resent in a row."""
+        table, segments = self._table, prompt.segments
         nodes: list[Node] = []
-        key = root.key
-        for segment in prompt.segments:
-            key = hash((key, segment[0]))
-            node = table.get(key)
-            if node is None:
-                break
-            nodes.append(node)
+        key, at = root.key, 0
+        for run in (*segments.runs, None):
+            for segment in segments[at : run.start if run is not None else len(segments)]:
+                key = hash((key, segment.key))
+                node = table.get(key)
+                if node is None:
+                    return nodes
+                nodes.append(node)
+            if run is not None:
+                at = run.start
+                resent = self._resent(key, run)
+                if resent:
+                    nodes += resent
+                    key, at = resent[-1].key, at + len(resent)
         return nodes
+
+    def _resent(self, key: int, run: Run) -> Sequence[Node]:
+        """The nodes of the messages that a run of earlier ones, sent behind the same prefix, begins with as a whole."""
+        known = self._runs.get((key, hash(run.texts[0])))
+        if known is None or known.print != _print(run, len(known.nodes)):
+            return ()
+        return known.nodes
+
+    def _remember_runs(self, root: Node, prompt: Prompt, nodes: list[Node]) -> None:
+        for run in prompt.segments.runs:
+            parent = nodes[run.start - 1] if run.start else root
+            place = (parent.key, hash(run.texts[0]))
+            known = self._runs.get(place)
+            end = run.start + len(run.texts)
+            if known is None or known.nodes[-1] is not nodes[end - 1]:
+                self._runs[place] = _Resent(_print(run, len(run.texts)), nodes[run.start : end])
+            self._runs.move_to_end(place)
+            if len(self._runs) > MAX_RUNS:
+                self._runs.popitem(last=False)
 
     def _holder(self, prompt: Prompt, conversation: str) -> Sent | None:
         for identity in (prompt.previous_id, prompt.conversation_id, conversation):
@@ -195,6 +232,8 @@ class Memory:
             node.last = sent
         sent.leaf = self._extend(branch, prompt, sight)
         sent.leaf.refs += 1
+        if prompt.segments.runs:
+            self._remember_runs(branch.root, prompt, sight.nodes)
         if rules.matching is Matching.BREAKPOINT and prompt.breakpoints:
             sent.breakpoints = _place_entries(prompt, sight.nodes, now)
         branch.sent.append(sent)
@@ -287,7 +326,8 @@ class Memory:
         if branch.nodes > share:
             self._forget(branch, int(share * _TRIMMED_TO))
         if len(branch.sent) > share // SEGMENTS_A_REQUEST:
-            self._release(branch, branch.sent.popleft())
+            for _ in range(max(1, int(len(branch.sent) * (1 - _TRIMMED_TO)))):
+                self._release(branch, branch.sent.popleft())
         if len(self._table) > self._max:
             # The scope that holds most gives way first, whoever came last.
             while len(self._table) > self._max * _TRIMMED_TO:
@@ -315,6 +355,7 @@ class Memory:
             if node.refs > 0:
                 return
             self._table.pop(node.key, None)
+            self._runs.clear()
             branch.nodes -= 1
             node.last = None
             node.entry = None
@@ -324,6 +365,13 @@ class Memory:
                 if not info.refs:
                     self._infos.pop(info.key, None)
             node = node.parent
+
+
+def _print(run: Run, length: int) -> int:
+    """Process-local hash of the first messages of a run. Strings remember theirs: nothing is read again."""
+    if length > len(run.texts):
+        return 0
+    return hash((tuple(run.roles[:length]), tuple(run.texts[:length])))
 
 
 def _place_entries(prompt: Prompt, nodes: list[Node], now: float) -> tuple[tuple[Node, int], ...]:

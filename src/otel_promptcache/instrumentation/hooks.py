@@ -170,7 +170,7 @@ def _prepared(frame: Frame, call: Call, made: Any, options: Any) -> None:
     if extra:
         body = {**body, **extra}
     url, headers = made.url, made.headers
-    credential = headers.get("x-api-key") or headers.get("api-key") or headers.get("authorization") or ""
+    credential = next(filter(None, map(headers.get, call.dialect.credentials)), "")
     call.prepared(body, url.host, url.port or (443 if url.scheme == "https" else 80), credential)
     own = call.recorder.own if call.recorder is not None else None
     if isinstance(own, trace.Span):

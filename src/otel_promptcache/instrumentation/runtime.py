@@ -43,6 +43,7 @@ def start(tracer_provider: Any = None, meter_provider: Any = None, logger_provid
             telemetry = Telemetry(live, key, tracer_provider, meter_provider, logger_provider)
             observer = Observer(live, key, Memory(key, settings.history_segments), telemetry)
             telemetry.book.sweep = observer.sweep
+            telemetry.book.pending.later = observer.worker.submit
             telemetry.before_first_call.append(observer.worker.flush_last)
             watch_collections()
             hooks.set_observer(observer)

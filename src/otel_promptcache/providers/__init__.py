@@ -23,6 +23,11 @@ class Dialect(Protocol):
         """Provider to assume where the endpoint does not tell (``gen_ai.provider.name``)."""
         ...
 
+    @property
+    def credentials(self) -> tuple[str, ...]:
+        """Request headers that may say whose account it is, the likeliest first."""
+        ...
+
     def handles(self, path: str) -> bool:
         """Whether requests to this URL path speak the dialect."""
         ...

@@ -5,7 +5,7 @@ Source: developers.openai.com/api/docs/guides/prompt-caching (2026-09-23) and th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from otel_promptcache.model import Breakpoint, Section, Segment
@@ -13,6 +13,7 @@ from otel_promptcache.providers._wire import Builder, count, mapping, marker, st
 from otel_promptcache.providers.rules import DAY, HOUR, MINUTE, TTL_SECONDS, rules_for
 
 provider: Final = "openai"
+credentials: Final = ("authorization", "api-key")
 
 INSTRUCTION_ROLES: Final = frozenset({"system", "developer"})
 _RETENTION: Final[dict[str, int]] = {"in_memory": 10 * MINUTE, "24h": DAY}
@@ -48,7 +49,7 @@ def automatic(body: Mapping[str, Any]) -> bool:
 
 
 def breakpoints(
-    body: Mapping[str, Any], segments: list[Segment], marks: list[Breakpoint], eligible: int
+    body: Mapping[str, Any], segments: Sequence[Segment], marks: list[Breakpoint], eligible: int
 ) -> tuple[Breakpoint, ...]:
     """Explicit marks, and the implicit one after ``eligible`` segments where the model places one."""
     # Of breakpoints only: the deprecated prompt_cache_retention is independent of it (types of openai 3.54).

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import marshal
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Final
 
-from otel_promptcache.model import Kind, Section, Segment
+from otel_promptcache.model import Kind, Section, Segment, Segments, text_segment
 
 MAX_COUNT: Final = 10**12
 """No prompt has as many tokens; beyond 64 bits a metric could not be exported, nor any other beside it."""
@@ -16,8 +17,8 @@ MAX_SEGMENTS: Final = 20_000
 MAX_CHARACTERS: Final = 16 * 2**20
 """Beyond either the fingerprint covers the beginning only and says ``truncated``."""
 
-_new: Final = tuple.__new__
-"""Makes a ``Segment`` in half the time that calling the class takes."""
+_RUN: Final = 8
+"""Messages from which a run is kept as one."""
 
 MARKERS: Final = frozenset({"cache_control", "prompt_cache_breakpoint"})
 """Fields that place a breakpoint: part of the request, never of the cached text."""
@@ -103,7 +104,7 @@ class Builder:
     __slots__ = ("characters", "segments", "text_only", "truncated")
 
     def __init__(self) -> None:
-        self.segments: list[Segment] = []
+        self.segments = Segments()
         self.characters = 0
         self.truncated = False
         self.text_only = True
@@ -111,36 +112,40 @@ class Builder:
     def text(self, section: Section, element: int, item: int, role: str, text: str, kind: Kind = Kind.TEXT) -> None:
         """Adds a segment that is text and nothing else. Long conversations make hundreds of these for every call."""
         self.characters += len(text)
-        segments = self.segments
-        if self.characters > MAX_CHARACTERS or len(segments) >= MAX_SEGMENTS:
+        if self.characters > MAX_CHARACTERS or len(self.segments) >= MAX_SEGMENTS:
             self.truncated = True
             return
-        segments.append(_new(Segment, (hash((role, text)), section, kind, element, item, role, text)))
+        self.segments.append(text_segment(section, element, role, text, item, kind))
 
     def plain_messages(self, messages: list[Any], start: int) -> int:
         """Adds the messages from ``start`` on that are a role and a string and nothing else; returns where the run
-        ends. Said in place rather than through ``text``: this loop is most of what a long conversation costs."""
-        segments, characters, room = self.segments, self.characters, MAX_SEGMENTS - len(self.segments)
-        append, section, kind = segments.append, Section.MESSAGES, Kind.TEXT
-        index = start
-        for index in range(start, min(len(messages), start + max(0, room))):
-            message = messages[index]
-            if type(message) is not dict or len(message) != 2:
-                break
-            content, role = message.get("content"), message.get("role")
-            if type(content) is not str or type(role) is not str:
-                break
-            characters += len(content)
-            if characters > MAX_CHARACTERS:
-                break
-            append(_new(Segment, (hash((role, content)), section, kind, index, -1, role, content)))
-        else:
-            index = min(len(messages), start + max(0, room))
-        self.characters = characters
-        if characters > MAX_CHARACTERS or (index < len(messages) and index - start >= room):
+        ends. This loop is most of what a long conversation costs that was sent before."""
+        roles: list[str] = []
+        texts: list[str] = []
+        room = max(0, MAX_SEGMENTS - len(self.segments))
+        try:
+            for message in islice(messages, start, start + room):
+                role, text = message["role"], message["content"]
+                if type(text) is not str or type(role) is not str or len(message) != 2 or type(message) is not dict:
+                    break
+                roles.append(role)
+                texts.append(text)
+        except Exception:  # noqa: S110 - no such field, no dictionary, or somebody's own: nothing plain
+            pass
+        self.characters += sum(map(len, texts))
+        end = start + len(texts)
+        if self.characters > MAX_CHARACTERS or (len(texts) == room and end < len(messages)):
             self.truncated = True
-            return len(messages)
-        return index
+            while self.characters > MAX_CHARACTERS and texts:
+                self.characters -= len(texts.pop())
+            self.characters = MAX_CHARACTERS + 1  # what follows stands behind a gap
+            end = len(messages)
+        if len(texts) >= _RUN:
+            self.segments.add_run(start, roles[: len(texts)], texts)
+        else:
+            for index, text in enumerate(texts):
+                self.segments.append(text_segment(Section.MESSAGES, start + index, roles[index], text))
+        return end
 
     def block(self, section: Section, element: int, item: int, role: str, value: object, kind: Kind) -> None:
         """Adds a segment that is any JSON value."""

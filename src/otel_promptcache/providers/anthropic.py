@@ -6,7 +6,7 @@ Parameters stand where a change of theirs cuts the prefix, by the invalidation t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from otel_promptcache.model import Answer, Breakpoint, Kind, Prompt, Section, Segment, Usage
@@ -15,6 +15,7 @@ from otel_promptcache.providers.rules import HOUR, MINUTE, TTL_SECONDS
 
 name: Final = "anthropic"
 provider: Final = "anthropic"
+credentials: Final = ("x-api-key", "authorization")
 
 _TEXT: Final = frozenset({"text"})
 _KINDS: Final[dict[str, Kind]] = {
@@ -125,7 +126,7 @@ def _ttl(control: object) -> int:
     return TTL_SECONDS.get(string(mapping(control).get("ttl")), 5 * MINUTE)
 
 
-def _last_cacheable(segments: list[Segment]) -> int:
+def _last_cacheable(segments: Sequence[Segment]) -> int:
     """Length up to the last block that can carry a marker: reasoning and empty text cannot."""
     for length in range(len(segments), 0, -1):
         segment = segments[length - 1]

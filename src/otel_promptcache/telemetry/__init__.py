@@ -35,7 +35,7 @@ from otel_promptcache.telemetry.context import (
     hear_no_more,
     hear_of_unsampled,
 )
-from otel_promptcache.telemetry.counters import OPERATION, Labels, book_of, label_attributes, label_names
+from otel_promptcache.telemetry.counters import OPERATION, Labels, book_of, label_attributes, label_names, record
 from otel_promptcache.telemetry.spans import (
     Attributes,
     SpanRecorder,
@@ -156,9 +156,11 @@ class Telemetry:
         self.table.add_error(where)
 
     def overhead(self, spent: Mapping[str, float]) -> None:
-        where = get_current()
+        self.pending.add(self._overheads, spent, get_current())
+
+    def _overheads(self, spent: Mapping[str, float], where: Context) -> None:
         for phase, seconds in spent.items():
-            self.pending.record(self._overhead, seconds, {semconv.PHASE: phase}, where)
+            record(self._overhead, seconds, {semconv.PHASE: phase}, where)
 
     def unread(self, writes: list[Write]) -> None:
         for write in writes:
@@ -203,23 +205,26 @@ class Telemetry:
 
     # --- metrics --------------------------------------------------------------------------------------------
 
-    def durations(self, recorder: SpanRecorder, seen: Observation, *, owned_elsewhere: bool) -> None:
-        """The two duration histograms, with the call's span as exemplar."""
-        labels = label_attributes(recorder.labels)
+    def count(self, recorder: SpanRecorder, seen: Observation, *, unpriced: bool, owned_elsewhere: bool) -> None:
+        """Counts a call that is over, and records how long it took unless somebody else does."""
+        self.pending.add(self._count, recorder.labels, recorder.context, seen, unpriced, owned_elsewhere)
+
+    def _count(self, row: Labels, where: Context, seen: Observation, unpriced: bool, owned_elsewhere: bool) -> None:  # noqa: FBT001
+        self.table.add(row, seen, unpriced=unpriced)
+        labels = label_attributes(row)
         labels[semconv.OPERATION] = OPERATION
-        record = self.pending.record
         if self.live.value.token_usage_metric and seen.usage is not None:
             for kind, tokens in (("input", seen.usage.input_total), ("output", seen.usage.output)):
                 if tokens is not None:
-                    record(self._token_usage, tokens, labels | {semconv.TOKEN_TYPE: kind}, recorder.context)
+                    record(self._token_usage, tokens, labels | {semconv.TOKEN_TYPE: kind}, where)
         if seen.diagnosis is not None:
             labels[semconv.STATUS] = seen.diagnosis.status.value
         if seen.first_chunk is not None:
-            record(self._first_chunk, seen.first_chunk, labels, recorder.context)
+            record(self._first_chunk, seen.first_chunk, labels, where)
         if seen.duration is not None and not owned_elsewhere:
             if seen.error_type:
                 labels = labels | {semconv.ERROR_TYPE: seen.error_type}
-            record(self._duration, seen.duration, labels, recorder.context)
+            record(self._duration, seen.duration, labels, where)
 
     # --- log records ----------------------------------------------------------------------------------------
 
@@ -325,6 +330,8 @@ class Telemetry:
         """Counts no longer. What was counted stays to be collected, for observable instruments cannot be taken back."""
         self.book.sweep()
         self.book.sweep = lambda: None
+        self.book.pending.flush()
+        self.book.pending.later = lambda _: False
         hear_no_more()
 
 

@@ -83,14 +83,13 @@ class SpanRecorder:
 
     def settle(self, seen: Observation) -> None:
         telemetry = self._telemetry
-        priced = seen.cost is not None or not self._settings.prices
-        telemetry.table.add(self.labels, seen, unpriced=not priced)
         if self._own is not None:
             self._write(self._own, seen)
             if seen.error_type:
                 self._own.set_status(Status(StatusCode.ERROR))
             self._own.end(self._started_ns + int((seen.duration or 0.0) * 1e9))
-        telemetry.durations(self, seen, owned_elsewhere=self._measured_elsewhere())
+        unpriced = seen.cost is None and self._settings.prices
+        telemetry.count(self, seen, unpriced=unpriced, owned_elsewhere=self._measured_elsewhere())
         if self._settings.ledger:
             telemetry.ledger(self, seen)
 
@@ -103,9 +102,9 @@ class SpanRecorder:
             return
         attributes = own_attributes(seen)
         if self._owner is None:
-            attributes |= convention_attributes(seen)
+            attributes.update(convention_attributes(seen))
         elif span is self._owner and scope_name(span).startswith(NATIVE_SCOPE):
-            attributes |= usage_attributes(seen)
+            attributes.update(usage_attributes(seen))
         if self._said:
             said = self._said
             attributes = {name: value for name, value in attributes.items() if said.get(name) != value}
@@ -134,34 +133,42 @@ def _start_attributes(seen: Observation) -> Attributes:
 
 def usage_attributes(seen: Observation) -> Attributes:
     """Token counts under the conventions' names; what was not reported is absent."""
+    found: Attributes = {}
     usage = seen.usage
-    if usage is None:
-        return {}
-    pairs = (
-        (semconv.INPUT_TOKENS, usage.input_total),
-        (semconv.OUTPUT_TOKENS, usage.output),
-        (semconv.CACHE_READ_TOKENS, usage.read),
-        (semconv.CACHE_WRITE_TOKENS, usage.write),
-        (semconv.REASONING_TOKENS, usage.reasoning),
-    )
-    return {name: value for name, value in pairs if value is not None}
+    if usage is not None:
+        if usage.input_total is not None:
+            found[semconv.INPUT_TOKENS] = usage.input_total
+        if usage.output is not None:
+            found[semconv.OUTPUT_TOKENS] = usage.output
+        if usage.read is not None:
+            found[semconv.CACHE_READ_TOKENS] = usage.read
+        if usage.write is not None:
+            found[semconv.CACHE_WRITE_TOKENS] = usage.write
+        if usage.reasoning is not None:
+            found[semconv.REASONING_TOKENS] = usage.reasoning
+    return found
 
 
 def convention_attributes(seen: Observation) -> Attributes:
     """Everything of the GenAI conventions that a span of our own carries."""
-    pairs: tuple[tuple[str, Any], ...] = (
-        (semconv.RESPONSE_MODEL, seen.response_model),
-        (semconv.RESPONSE_ID, seen.response_id),
-        (semconv.REQUEST_MAX_TOKENS, seen.max_tokens),
-        (semconv.FINISH_REASONS, seen.finish_reasons),
-        (semconv.TIME_TO_FIRST_CHUNK, seen.first_chunk),
-        (semconv.CONVERSATION_ID, seen.conversation),
-        (semconv.ERROR_TYPE, seen.error_type),
-        (semconv.RESEND_COUNT, seen.attempts - 1 or None),
-    )
-    return {name: value for name, value in pairs if value is not None and value not in ("", ())} | usage_attributes(
-        seen
-    )
+    found = usage_attributes(seen)
+    if seen.response_model:
+        found[semconv.RESPONSE_MODEL] = seen.response_model
+    if seen.response_id:
+        found[semconv.RESPONSE_ID] = seen.response_id
+    if seen.max_tokens is not None:
+        found[semconv.REQUEST_MAX_TOKENS] = seen.max_tokens
+    if seen.finish_reasons:
+        found[semconv.FINISH_REASONS] = seen.finish_reasons
+    if seen.first_chunk is not None:
+        found[semconv.TIME_TO_FIRST_CHUNK] = seen.first_chunk
+    if seen.conversation:
+        found[semconv.CONVERSATION_ID] = seen.conversation
+    if seen.error_type:
+        found[semconv.ERROR_TYPE] = seen.error_type
+    if seen.attempts > 1:
+        found[semconv.RESEND_COUNT] = seen.attempts - 1
+    return found
 
 
 def own_attributes(seen: Observation) -> Attributes:
@@ -191,18 +198,20 @@ def _size(text: str) -> int:
 
 def all_attributes(seen: Observation) -> Attributes:
     """Everything of ours, the most telling first; what is not known is absent."""
-    found = _verdict(seen) | _money(seen)
-    if seen.attribution.route:
-        found[semconv.ROUTE] = seen.attribution.route
-    found |= attribution_attributes(seen.attribution)
+    found: Attributes = {}
+    _tell_verdict(found, seen)
+    _tell_money(found, seen)
+    said = seen.attribution
+    if said.route:
+        found[semconv.ROUTE] = said.route
+    if said.keys or said.strategy or said.prompt_name:
+        found |= attribution_attributes(said)
     print_ = seen.fingerprint
     if print_ is not None:
-        found |= {
-            semconv.PREFIX_ID: print_.prefix_id,
-            semconv.LINEAGE_ID: seen.lineage,
-            semconv.FINGERPRINT: ",".join(print_.sections),
-            semconv.KEY_ID: print_.key_id,
-        }
+        found[semconv.PREFIX_ID] = print_.prefix_id
+        found[semconv.LINEAGE_ID] = seen.lineage
+        found[semconv.FINGERPRINT] = print_.sections
+        found[semconv.KEY_ID] = print_.key_id
     for name, value in seen.native:
         found[f"{semconv.NATIVE}.{name}"] = value
     if seen.hit_depth is not None:
@@ -211,48 +220,47 @@ def all_attributes(seen: Observation) -> Attributes:
     return found
 
 
-def _verdict(seen: Observation) -> Attributes:
+def _tell_verdict(found: Attributes, seen: Observation) -> None:
     """What the cache did and why."""
-    found: Attributes = {}
     verdict, usage = seen.diagnosis, seen.usage
     if verdict is not None:
-        pairs = (
-            (semconv.STATUS, verdict.status.value),
-            (semconv.REASON, verdict.reason and verdict.reason.value),
-            (semconv.CAUSE, verdict.cause and verdict.cause.value),
-            (semconv.PATH, seen.path or None),
-            (semconv.LINE, verdict.line),
-            (semconv.EXPECTED_TOKENS, verdict.expected),
-            (semconv.LOST_TOKENS, verdict.lost or None),
-            (semconv.LOST_USD, None if seen.lost_usd is None else float(seen.lost_usd)),
-        )
-        found = {name: value for name, value in pairs if value is not None}
+        found[semconv.STATUS] = verdict.status.value
+        if verdict.reason is not None:
+            found[semconv.REASON] = verdict.reason.value
+        if verdict.cause is not None:
+            found[semconv.CAUSE] = verdict.cause.value
+        if seen.path:
+            found[semconv.PATH] = seen.path
+        if verdict.line is not None:
+            found[semconv.LINE] = verdict.line
+        if verdict.expected is not None:
+            found[semconv.EXPECTED_TOKENS] = verdict.expected
+        if verdict.lost:
+            found[semconv.LOST_TOKENS] = verdict.lost
+        if seen.lost_usd is not None:
+            found[semconv.LOST_USD] = float(seen.lost_usd)
     if usage is None:
         if seen.duration is not None and not seen.error_type:
             found[semconv.USAGE_AVAILABLE] = False
     elif usage.read is not None and usage.input_total:
         found[semconv.HIT_RATIO] = usage.read / usage.input_total
-    return found
 
 
-def _money(seen: Observation) -> Attributes:
+def _tell_money(found: Attributes, seen: Observation) -> None:
     """What the call cost; nothing where the price is not known."""
     cost = seen.cost
     if cost is None:
-        return {}
-    found: Attributes = {
-        semconv.COST_TOTAL: float(cost.total),
-        semconv.COST_SAVING: float(cost.saving),
-        semconv.COST_WITHOUT_CACHE: float(cost.without_cache),
-        semconv.COST_READ: float(cost.read),
-        semconv.COST_WRITE: float(cost.write),
-        semconv.COST_UNCACHED: float(cost.uncached),
-        semconv.COST_OUTPUT: float(cost.output),
-        semconv.PRICE_VERSION: cost.version,
-    }
+        return
+    found[semconv.COST_TOTAL] = float(cost.total)
+    found[semconv.COST_SAVING] = float(cost.saving)
+    found[semconv.COST_WITHOUT_CACHE] = float(cost.without_cache)
+    found[semconv.COST_READ] = float(cost.read)
+    found[semconv.COST_WRITE] = float(cost.write)
+    found[semconv.COST_UNCACHED] = float(cost.uncached)
+    found[semconv.COST_OUTPUT] = float(cost.output)
+    found[semconv.PRICE_VERSION] = cost.version
     if cost.estimated:
         found[semconv.COST_ESTIMATED] = True
-    return found
 
 
 def attribution_attributes(said: Attribution) -> Attributes:
