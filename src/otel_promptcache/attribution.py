@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextvars import ContextVar
 from functools import lru_cache
+from types import FrameType
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from otel_promptcache.model import Attribution
@@ -166,11 +167,17 @@ _LIBRARIES: Final = ("site-packages", "dist-packages")
 _DEEPEST: Final = 64
 
 
-@lru_cache(maxsize=8192)
+_application: Final[dict[str, bool]] = {}
+"""By file name, whether it is the application's; asked for every frame of every call."""
+_MAX_FILES: Final = 8192
+
+
 def _is_application(filename: str) -> bool:
-    if filename.startswith("<") or any(part in filename for part in _LIBRARIES):
-        return False
-    return not any(filename.startswith(prefix) for prefix in _standard_library())
+    if len(_application) >= _MAX_FILES:
+        _application.clear()
+    library = filename.startswith(("<", *_standard_library())) or any(part in filename for part in _LIBRARIES)
+    _application[filename] = not library
+    return not library
 
 
 @lru_cache(maxsize=1)
@@ -184,11 +191,15 @@ def _standard_library() -> tuple[str, ...]:
 
 def calling_function(depth: int = 1) -> str:
     """``module:function`` of the innermost frame that is neither ours, nor a library's, nor the interpreter's."""
-    frame = sys._getframe(depth)  # noqa: SLF001
+    frame: FrameType | None = sys._getframe(depth)  # noqa: SLF001
     for _ in range(_DEEPEST):
-        if _is_application(frame.f_code.co_filename):
-            return f"{frame.f_globals.get('__name__', '?')}:{frame.f_code.co_name}"
-        if frame.f_back is None:
+        if frame is None:
             break
+        filename = frame.f_code.co_filename
+        known = _application.get(filename)
+        if known is None:
+            known = _is_application(filename)
+        if known:
+            return f"{frame.f_globals.get('__name__', '?')}:{frame.f_code.co_name}"
         frame = frame.f_back
     return ""

@@ -6,6 +6,7 @@ async clients; the first has a shell for each around the same ``Frame``.
 
 The four hooks are where the application's stack meets ours. Errors are told further in; what is suppressed here is
 what not even the telling survived (no stack or no memory left), so that it cannot replace the application's result.
+``try`` is written out where every call passes: entering one costs nothing, ``contextlib.suppress`` a microsecond.
 """
 
 from __future__ import annotations
@@ -113,9 +114,10 @@ def _enter(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Frame | None:
 
 def request(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Around ``SyncAPIClient.request``."""
-    frame = None
-    with contextlib.suppress(Exception):
+    try:
         frame = _enter(args, kwargs)
+    except Exception:
+        frame = None
     if frame is None:
         return wrapped(*args, **kwargs)
     try:
@@ -124,8 +126,10 @@ def request(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], k
         with contextlib.suppress(Exception):
             frame.leave(error)
         raise
-    with contextlib.suppress(Exception):
+    try:  # noqa: SIM105
         frame.leave(None)
+    except Exception:  # noqa: S110
+        pass
     return result
 
 
@@ -133,9 +137,10 @@ async def async_request(
     wrapped: Callable[..., Awaitable[Any]], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Around ``AsyncAPIClient.request``."""
-    frame = None
-    with contextlib.suppress(Exception):
+    try:
         frame = _enter(args, kwargs)
+    except Exception:
+        frame = None
     if frame is None:
         return await wrapped(*args, **kwargs)
     try:
@@ -144,21 +149,25 @@ async def async_request(
         with contextlib.suppress(Exception):
             frame.leave(error)
         raise
-    with contextlib.suppress(Exception):
+    try:  # noqa: SIM105
         frame.leave(None)
+    except Exception:  # noqa: S110
+        pass
     return result
 
 
 def build_request(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Around ``BaseClient._build_request``, which makes the HTTP request of one attempt, in sync and async clients."""
     made = wrapped(*args, **kwargs)
-    with contextlib.suppress(Exception):
+    try:
         frame = _frame.get()
         if frame is not None and frame.call is not None:
             try:
                 _prepared(frame, frame.call, made, kwargs["options"] if "options" in kwargs else args[0])
             except Exception as error:
                 frame.call.observer.trouble("hook", error)
+    except Exception:  # noqa: S110
+        pass
     return made
 
 
@@ -182,7 +191,7 @@ def process_response(wrapped: Callable[..., Any], instance: Any, args: tuple[Any
 
     The async method's coroutine is returned as it is, so one function serves both.
     """
-    with contextlib.suppress(Exception):
+    try:
         frame = _frame.get()
         if frame is not None and frame.call is not None:
             try:
@@ -192,4 +201,6 @@ def process_response(wrapped: Callable[..., Any], instance: Any, args: tuple[Any
                     frame.tapped = tap(response, frame.call)
             except Exception as error:
                 frame.call.observer.trouble("tap", error)
+    except Exception:  # noqa: S110
+        pass
     return wrapped(*args, **kwargs)

@@ -35,6 +35,7 @@ _DEFAULTS: Final[dict[str, object]] = {
     "speed": "standard",
 }
 
+_WRITE_CLASSES: Final = ((5 * MINUTE, "ephemeral_5m_input_tokens"), (HOUR, "ephemeral_1h_input_tokens"))
 _BEFORE_MESSAGES: Final = frozenset({"tool_choice", "thinking", "output_config", "output_format"})
 
 
@@ -164,14 +165,14 @@ def usage(raw: object) -> Usage | None:
         return None
     read = count(fields.get("cache_read_input_tokens"))
     write = count(fields.get("cache_creation_input_tokens"))
-    split = mapping(fields.get("cache_creation"))
-    by_ttl = tuple(
-        (ttl, tokens)
-        for ttl, field in ((5 * MINUTE, "ephemeral_5m_input_tokens"), (HOUR, "ephemeral_1h_input_tokens"))
-        if (tokens := count(split.get(field))) is not None
-    )
+    by_ttl: tuple[tuple[int, int], ...] = ()
+    if "cache_creation" in fields:
+        split = mapping(fields["cache_creation"])
+        told = [(ttl, count(split.get(field))) for ttl, field in _WRITE_CLASSES]
+        by_ttl = tuple([(ttl, tokens) for ttl, tokens in told if tokens is not None])
     if write is None and by_ttl:
         write = sum(tokens for _, tokens in by_ttl)
+    tools = mapping(fields["server_tool_use"]) if "server_tool_use" in fields else {}
     return Usage(
         input_total=fresh + (read or 0) + (write or 0),
         read=read,
@@ -183,8 +184,8 @@ def usage(raw: object) -> Usage | None:
         speed=string(fields.get("speed")),
         geo=string(fields.get("inference_geo")),
         processing="batch" if fields.get("service_tier") == "batch" else "",
-        server_tools=sum(count(uses) or 0 for uses in mapping(fields.get("server_tool_use")).values()),
-        web_searches=count(mapping(fields.get("server_tool_use")).get("web_search_requests")) or 0,
+        server_tools=sum([count(uses) or 0 for uses in tools.values()]),
+        web_searches=count(tools.get("web_search_requests")) or 0,
     )
 
 

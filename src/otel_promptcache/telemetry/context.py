@@ -55,7 +55,7 @@ class Watcher:
 
     def on_start(self, span: Any, parent_context: context.Context | None = None) -> None:
         # Runs inside the application's start_span: a span that we cannot read is none that we look for.
-        with contextlib.suppress(Exception):
+        try:
             kind = span.kind
             if kind is SpanKind.SERVER or kind is SpanKind.CONSUMER:
                 _outer.set(_entry.get())
@@ -63,18 +63,24 @@ class Watcher:
             elif scope_name(span) != semconv.SCOPE and is_llm(span):
                 _newest.set(span)
                 _around.set((span, trace.get_current_span(parent_context)))
+        except Exception:  # noqa: S110
+            pass
 
     def _on_ending(self, span: Any) -> None:
         """Part of the SDK's processor interface."""
 
     def on_end(self, span: Any) -> None:
         """An entry span inside another one gives the place back. The outermost keeps it: work may go on after it."""
-        with contextlib.suppress(Exception):
+        try:
+            if span.kind is not SpanKind.SERVER and span.kind is not SpanKind.CONSUMER:
+                return
             entry, outer = _entry.get(), _outer.get()
             if not isinstance(entry, Span) or not isinstance(outer, Span):
                 return
             if outer.is_recording() and span.context.span_id == entry.get_span_context().span_id:
                 _entry.set(outer)
+        except Exception:  # noqa: S110
+            pass
 
     def shutdown(self) -> None:
         """Part of the SDK's processor interface."""
@@ -158,7 +164,7 @@ def conversation_in_context(owner: Span | None) -> str:
     newest = _around.get()
     parent = newest[1] if newest is not None and newest[0] is owner else None
     for span in (owner, parent, trace.get_current_span()):
-        if span is not None:
+        if span is not None and span is not trace.INVALID_SPAN:
             found = span_attributes(span).get(semconv.CONVERSATION_ID)
             if isinstance(found, str):
                 return found
