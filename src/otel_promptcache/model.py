@@ -8,7 +8,7 @@ dozen of them and a long conversation hundreds.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from enum import IntEnum
 from typing import NamedTuple, overload
@@ -99,15 +99,32 @@ class Segments(Sequence[Segment]):
     def __getitem__(self, at: slice) -> list[Segment]: ...
     def __getitem__(self, at: int | slice) -> Segment | list[Segment]:
         if isinstance(at, slice):
-            return [self[index] for index in range(*at.indices(len(self._made)))]
-        return self._made[at] or self._make(at)
+            places = range(*at.indices(len(self._made)))
+            if places:
+                self._make(min(places[0], places[-1]), max(places[0], places[-1]) + 1)
+            return self._made[at]  # type: ignore[return-value]
+        found = self._made[at]
+        if found is None:
+            at %= len(self._made)
+            self._make(at, at + 1)
+            found = self._made[at]
+            assert found is not None
+        return found
 
-    def _make(self, at: int) -> Segment:
-        at %= len(self._made)
-        run = self.runs[bisect_right(self.runs, at, key=_start_of_run) - 1]
-        index = at - run.start
-        made = self._made[at] = text_segment(Section.MESSAGES, run.first + index, run.roles[index], run.texts[index])
-        return made
+    def _make(self, start: int, stop: int) -> None:
+        """Makes the segments between two places that lie in runs and have not been looked at."""
+        made = self._made
+        for run in self.runs[max(0, bisect_right(self.runs, start, key=_start_of_run) - 1) :]:
+            if run.start >= stop:
+                break
+            offset = run.first - run.start
+            for at in range(max(start, run.start), min(stop, run.start + len(run.texts))):
+                if made[at] is None:
+                    role, text = run.roles[at - run.start], run.texts[at - run.start]
+                    made[at] = text_segment(Section.MESSAGES, at + offset, role, text)
+
+    def __iter__(self) -> Iterator[Segment]:
+        return iter(self[:])
 
     def __eq__(self, other: object) -> bool:
         return list(self) == (list(other) if isinstance(other, Segments) else other)

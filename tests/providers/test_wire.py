@@ -210,7 +210,7 @@ def test_segments_of_a_run_are_those_made_singly(dialect: Dialect, talk: list[Bo
         singly = list(read(dialect, body).segments)
     with mock.patch.object(_wire, "_RUN", 2):
         runs = read(dialect, body).segments
-    assert (len(runs), runs[at:]) == (len(singly), singly[at:])
+    assert (len(runs), runs[at:], runs[:at:-2]) == (len(singly), singly[at:], singly[:at:-2])
     if -len(singly) <= at < len(singly):
         assert runs[at] == singly[at]
     else:

@@ -164,8 +164,8 @@ class Memory:
         nodes: list[Node] = []
         key, at = root.key, 0
         for run in (*segments.runs, None):
-            for segment in segments[at : run.start if run is not None else len(segments)]:
-                key = hash((key, segment.key))
+            for index in range(at, run.start if run is not None else len(segments)):
+                key = hash((key, segments[index].key))
                 node = table.get(key)
                 if node is None:
                     return nodes
