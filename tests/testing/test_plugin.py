@@ -226,6 +226,12 @@ class TestWeight:
         result.assert_outcomes(errors=1)
         result.stdout.fnmatch_lines(["*fixture 'promptcache' not found"])
 
+    def test_an_application_that_starts_us_before_pytest(self, project: pytest.Pytester) -> None:
+        """By environment or launcher: pytest does not warn that it comes too late to rewrite our asserts."""
+        project.makeconftest("import otel_promptcache, pytest\npytest.register_assert_rewrite('otel_promptcache')")
+        project.makepyfile("def test_nothing(): pass")
+        project.runpytest("-W", "error").assert_outcomes(passed=1)
+
     def test_its_options_are_explained(self, project: pytest.Pytester) -> None:
         """In ``pytest --help``, and its fixtures in ``pytest --fixtures``."""
         assert "--promptcache-update" in (shown := project.runpytest("--help").stdout.str())
@@ -277,6 +283,22 @@ class TestSnapshots:
         output = project.runpytest("--tb=line").stdout.str()
         written = (project.path / "promptcache.snapshot.json").read_text()
         assert not any(word in text for word in ("lamps", "chairs", "abc abc") for text in (output, written))
+
+    def test_nothing_to_keep(self, project: pytest.Pytester) -> None:
+        """A call with nothing in front of its messages would match for ever."""
+        write(
+            project,
+            test_it="""
+            import anthropic
+
+            def test_answer(promptcache, promptcache_emulator):
+                anthropic.Anthropic().messages.create(
+                    model="claude-sonnet-4-6", max_tokens=50, messages=[{"role": "user", "content": "one"}]
+                )
+                promptcache.assert_matches_snapshot()
+            """,
+        )
+        project.runpytest(UPDATE).stdout.fnmatch_lines(["E *there is no stable prefix"])
 
     def test_several_in_one_test(self, project: pytest.Pytester) -> None:
         """Told apart by name."""
@@ -398,3 +420,10 @@ class TestExample:
     def test_the_failure_says_what_to_change(self, shown: str, words: str) -> None:
         """Sum, place, class, fix, loss, and who met it too."""
         assert words in shown
+
+    def test_the_documentation_shows_what_is_printed(self, shown: str) -> None:
+        """Line by line."""
+        page = (EXAMPLE.parents[1] / "docs" / "testing.md").read_text(encoding="utf-8")
+        lines = [line for line in page.splitlines() if line.startswith("E  ")]
+        assert len(lines) == 6
+        assert [line for line in lines if line not in shown.splitlines()] == []

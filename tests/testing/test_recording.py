@@ -151,6 +151,23 @@ class TestBesideOthers:
             ]
             assert seen.total("promptcache.calls") == 3
 
+    def test_streams_and_errors_are_told_to_both(self, client: anthropic.Anthropic, provider: Emulator) -> None:
+        """However a call ends."""
+        with observed() as seen, recording() as recorded:
+            with client.messages.stream(**message(SYSTEM, "one")) as stream:
+                stream.until_done()
+            with client.messages.create(**message(SYSTEM, "one", "yes", "two"), stream=True) as events:
+                next(iter(events))
+            with pytest.raises(anthropic.InternalServerError):
+                client.messages.create(**message(SYSTEM, "one"), extra_headers={"x-emulator-fault": "500"})
+            ours = [(str(call.status), call.error) for call in recorded.calls]
+            theirs = [
+                (found["promptcache.status"], found.get("error.type", ""))
+                for found in (span.attributes or {} for span in seen.calls)
+            ]
+        assert ours[:2] == theirs[:2] == [("cold", ""), ("hit", "")]
+        assert [call.error for call in recorded.calls] == ["", "", "api_error"]
+
     def test_one_that_stops_meanwhile(self, client: anthropic.Anthropic, provider: Emulator) -> None:
         """The hooks stay for the recording."""
         with recording() as recorded:
@@ -317,6 +334,14 @@ class TestUnreadWrites:
         """By any later call."""
         client.messages.create(**message(SYSTEM, "one"))
         client.messages.create(**message(SYSTEM, "two"))
+        recorded.assert_no_unread_writes()
+
+    def test_holds_when_time_stands(self, client: anthropic.Anthropic, provider: Emulator) -> None:
+        """Many a test freezes it."""
+        now = provider.clock.now()
+        with recording(clock=lambda: now) as recorded:
+            client.messages.create(**message(SYSTEM, "one"))
+            client.messages.create(**message(SYSTEM, "two"))
         recorded.assert_no_unread_writes()
 
     def test_fails_with_the_sum(self, client: anthropic.Anthropic, recorded: Recording) -> None:

@@ -35,6 +35,8 @@ SEGMENTS: Final = 1_000_000
 """Prompt segments that a recording remembers."""
 PATIENCE: Final = 10.0
 """Seconds that an assertion waits for what is still done off the caller's thread."""
+TICK: Final = 1e-6
+"""Seconds between two calls at least, whatever the clock says."""
 _SETTINGS: Final = {PREFIX + "BUDGET_MS": "0"}
 """On a slow machine nothing may be left out."""
 
@@ -56,11 +58,14 @@ class Recording:
     ) -> None:
         self.clock = clock
         self._check = check
+        self._last = float("-inf")
         self._ear = _Ear(HashKey(key))
         self.observer = Observer(Live(_SETTINGS), HashKey(), self._ear, self._ear, clock=self._now)
 
     def _now(self) -> float:
-        return self.clock()
+        """The time of a call. A test may have frozen its clock; what was read after it was written is later still."""
+        self._last = max(self.clock(), self._last + TICK)
+        return self._last
 
     # --- what was recorded ----------------------------------------------------------------------------------
 
@@ -128,7 +133,10 @@ class Recording:
         if self._check is None:
             raise RuntimeError("snapshots belong to pytest: use the fixture promptcache in place of recording()")
         self._some(None)
-        self._check(name, self.prefixes)
+        prefixes = self.prefixes
+        if not prefixes:
+            raise AssertionError("no recorded call has anything in front of its messages: there is no stable prefix")
+        self._check(name, prefixes)
 
     def _some(self, calls: Iterable[Call] | None) -> list[Call]:
         __tracebackhide__ = True
@@ -237,8 +245,9 @@ class _Ear:
     def ended(self, sight: Sight, usage: Usage | None, response_id: str, write: Write | None) -> None:
         call = self._call(sight)
         call.written = write
-        if response_id:
-            self._stability.answered(self._compared[call.number], response_id)
+        compared = self._compared.get(call.number)
+        if response_id and compared is not None:
+            self._stability.answered(compared, response_id)
         self._memory.ended(sight, usage, response_id, write)
 
     def expired_writes(self, now: float) -> list[Write]:
