@@ -152,7 +152,9 @@ class TestFixtures:
                     promptcache.assert_cached(await ask(SYSTEM, "two", client=client))
             """,
         )
-        project.runpytest("-p", "asyncio", "-o", "addopts=", "-o", "asyncio_mode=auto").assert_outcomes(passed=1)
+        settings = ("addopts=", "asyncio_mode=auto", "asyncio_default_fixture_loop_scope=function")
+        options = [word for setting in settings for word in ("-o", setting)]
+        project.runpytest("-p", "asyncio", *options).assert_outcomes(passed=1)
 
     def test_unittest_classes(self, project: pytest.Pytester) -> None:
         """By an autouse fixture, as pytest has it for them; snapshots too."""

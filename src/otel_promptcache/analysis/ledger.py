@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from sys import intern
 from typing import Any, Final, NamedTuple
 
 from otel_promptcache import semconv
@@ -86,16 +87,20 @@ def _value(value: Mapping[str, Any]) -> Any:
 
 
 def _call(found: Mapping[str, Any], at: float) -> LedgerCall:
+    def text(*names: str) -> str:
+        """The first that is there. Shared between calls: a ledger says the same few things a million times."""
+        return intern(next((str(found[name]) for name in names if found.get(name)), ""))
+
     sections = str(found.get(semconv.FINGERPRINT) or "").split(",")
     return LedgerCall(
         identity=str(found.get(semconv.CALL_ID) or ""),
         at=at,
-        provider=str(found.get(semconv.PROVIDER) or ""),
-        model=str(found.get(semconv.REQUEST_MODEL) or found.get(semconv.RESPONSE_MODEL) or ""),
-        route=str(found.get(semconv.ROUTE) or ""),
-        conversation=str(found.get(semconv.CONVERSATION_ID) or found.get(semconv.LINEAGE_ID) or ""),
-        key_id=str(found.get(semconv.KEY_ID) or ""),
-        sections=tuple(section for section in sections if section and not section.startswith(_MESSAGES)),
+        provider=text(semconv.PROVIDER),
+        model=text(semconv.REQUEST_MODEL, semconv.RESPONSE_MODEL),
+        route=text(semconv.ROUTE),
+        conversation=text(semconv.CONVERSATION_ID, semconv.LINEAGE_ID),
+        key_id=text(semconv.KEY_ID),
+        sections=tuple(intern(one) for one in sections if one and not one.startswith(_MESSAGES)),
         read=int(found.get(semconv.CACHE_READ_TOKENS) or 0),
         write=int(found.get(semconv.CACHE_WRITE_TOKENS) or 0),
         uncached=int(found.get(semconv.UNCACHED_TOKENS) or 0),
