@@ -2,6 +2,8 @@
 
 >>> import otel_promptcache
 >>> otel_promptcache.instrument()  # doctest: +SKIP
+
+PYTEST_DONT_REWRITE: having a pytest plugin makes pytest ask for it, and it would warn where we are imported already.
 """
 
 from otel_promptcache._version import __version__

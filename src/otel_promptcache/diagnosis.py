@@ -29,7 +29,7 @@ ESTIMATE_TOLERANCE: Final = 0.15
 
 LEADING: Final = frozenset({Section.PARAMETERS, Section.TOOLS, Section.SYSTEM})
 
-_REASON_OF_SECTION: Final[dict[Section, Reason]] = {
+REASON_OF_SECTION: Final[dict[Section, Reason]] = {
     Section.PARAMETERS: Reason.PARAMETERS_CHANGED,
     Section.TOOLS: Reason.TOOLS_CHANGED,
     Section.SYSTEM: Reason.SYSTEM_CHANGED,
@@ -52,7 +52,7 @@ _CAUSE_OF_PARAMETER: Final[dict[str, Cause]] = {
 }
 
 
-class _Change(NamedTuple):
+class Change(NamedTuple):
     """Where two prompts part, and what kind of change it is."""
 
     place: Segment
@@ -66,7 +66,7 @@ class _Expectation(NamedTuple):
     tokens: int
     exact: bool
     reason: Reason | None = None
-    change: _Change | None = None
+    change: Change | None = None
     source: Sent | None = None
 
 
@@ -115,13 +115,13 @@ def diagnose(prompt: Prompt, sight: Sight, usage: Usage | None, rules: Rules) ->
     tolerance = max(rules.granule, expected.tokens * (TOLERANCE if expected.exact else ESTIMATE_TOLERANCE))
     if read >= expected.tokens - tolerance:
         return Diagnosis(Status.HIT, expected=min(expected.tokens, case.total))
-    change = expected.change
+    parted = expected.change
     return Diagnosis(
         Status.PARTIAL if read else Status.MISS,
         expected.reason or Reason.UNKNOWN,
-        change.cause if change else None,
-        change.place if change else None,
-        change.line if change else None,
+        parted.cause if parted else None,
+        parted.place if parted else None,
+        parted.line if parted else None,
         expected=expected.tokens,
         lost=max(0, min(expected.tokens, case.total) - read),
         link=expected.source.link if expected.source else None,
@@ -206,20 +206,20 @@ def _expect_held(case: _Case) -> _Expectation:
     if not tokens:
         return _NOTHING
     reason = _scope_reason(source.scope, case.sight.sent.scope)
-    change = None
+    parted = None
     if reason is None:
         segments = case.prompt.segments
         places = [index for index, segment in enumerate(segments) if segment.section in LEADING]
         resent = {segments[index].section for index in places}
         old = [info for info in map(_info, source.path()) if info.section in resent]
         new = [_info(case.sight.nodes[index]) for index in places]
-        at = _parting(old, new)
+        at = parting(old, new)
         if at is not None:
-            change = _change(case, places[at], old[at:])
-            reason = _REASON_OF_SECTION[change.place.section]
+            parted = change([segments[index] for index in places], new, at, old)
+            reason = REASON_OF_SECTION[parted.place.section]
     if _expired(case, source):
-        reason, change = Reason.TTL_EXPIRED, None
-    return _Expectation(tokens, case.rules.matching is Matching.BREAKPOINT, reason, change, source)
+        reason, parted = Reason.TTL_EXPIRED, None
+    return _Expectation(tokens, case.rules.matching is Matching.BREAKPOINT, reason, parted, source)
 
 
 def _expect_from(case: _Case, source: Sent) -> _Expectation | None:
@@ -227,7 +227,7 @@ def _expect_from(case: _Case, source: Sent) -> _Expectation | None:
     old = source.path()
     old_infos = [_info(node) for node in old]
     new_infos = [_info(node) for node in case.sight.nodes]
-    at = _parting(old_infos, new_infos)
+    at = parting(old_infos, new_infos)
     scope_reason = _scope_reason(source.scope, case.sight.sent.scope)
     if scope_reason is not None:
         return _expect_other_scope(case, source, scope_reason, old, at)
@@ -242,8 +242,8 @@ def _expect_from(case: _Case, source: Sent) -> _Expectation | None:
         return None
     if _expired(case, source):
         return _Expectation(tokens, exact, Reason.TTL_EXPIRED, source=source)
-    change = _change(case, at, old_infos[at:])
-    return _Expectation(tokens, exact, _REASON_OF_SECTION[change.place.section], change, source)
+    parted = change(case.prompt.segments, new_infos, at, old_infos)
+    return _Expectation(tokens, exact, REASON_OF_SECTION[parted.place.section], parted, source)
 
 
 class _Whole:
@@ -330,7 +330,7 @@ def _held_after(case: _Case, source: Sent, old: Sequence[Node], length: int) -> 
 # --- Where and how two prompts part -------------------------------------------------------------------------
 
 
-def _parting(old: Sequence[Info], new: Sequence[Info]) -> int | None:
+def parting(old: Sequence[Info], new: Sequence[Info]) -> int | None:
     """Index of the first difference; None when one prompt is the beginning of the other."""
     for index, (before, after) in enumerate(zip(old, new, strict=False)):
         if before is not after:
@@ -338,54 +338,56 @@ def _parting(old: Sequence[Info], new: Sequence[Info]) -> int | None:
     return None
 
 
-def _change(case: _Case, at: int, old: Sequence[Info]) -> _Change:
-    """What kind of change stands at segment ``at``; ``old`` are the earlier prompt's segments from there on."""
-    segment = case.prompt.segments[at]
-    nodes = case.sight.nodes
-    before, after = old[0], _info(nodes[at])
+def change(segments: Sequence[Segment], new: Sequence[Info], at: int, old: Sequence[Info]) -> Change:
+    """What kind of change stands at segment ``at``. ``new`` belong to ``segments``, ``old`` to the earlier prompt."""
+    segment = segments[at]
+    before, after = old[at], new[at]
     if before.section is not after.section:
-        return _at_section_end(case, at, before, after)
+        return _at_section_end(segments, at, before, after)
     if segment.section is Section.PARAMETERS:
         if before.label != after.label:
-            gone = not any(segment.role == info.label for info in old)
+            gone = not any(segment.role == info.label for info in old[at:])
             name = after.label if gone else before.label
-            return _Change(segment._replace(role=name), _CAUSE_OF_PARAMETER.get(name))
-        return _Change(segment, _CAUSE_OF_PARAMETER.get(segment.role))
+            return Change(segment._replace(role=name), _CAUSE_OF_PARAMETER.get(name))
+        return Change(segment, _CAUSE_OF_PARAMETER.get(segment.role))
     if Kind.IMAGE in (segment.kind, before.kind):
-        return _Change(segment, Cause.IMAGE)
-    mine = [_info(node) for node in nodes[at:] if _info(node).section is after.section]
-    theirs = [info for info in old if info.section is after.section]
+        return Change(segment, Cause.IMAGE)
+    mine = [info for info in new[at:] if info.section is after.section]
+    theirs = [info for info in old[at:] if info.section is after.section]
     kept, known = {id(info) for info in mine}, {id(info) for info in theirs}
     if Counter(map(id, mine)) == Counter(map(id, theirs)) or (id(before) in kept and id(after) in known):
-        return _Change(segment, Cause.REORDERED)
+        return Change(segment, Cause.REORDERED)
     if id(before) in kept:
-        return _Change(segment, Cause.ADDED)
+        return Change(segment, Cause.ADDED)
     if id(after) in known:
-        return _Change(segment, Cause.REMOVED)
-    cause, line = fingerprint.difference(before.detail, _detail(case, at), segment)
+        return Change(segment, Cause.REMOVED)
+    cause, line = fingerprint.difference(before.detail, _detailed(after, segment), segment)
     readable = segment.kind in (Kind.TEXT, Kind.TOOL_RESULT) and type(segment.value) in (str, dict)
-    return _Change(segment, cause, line if readable else None)
+    return Change(segment, cause, line if readable else None)
 
 
-def _at_section_end(case: _Case, at: int, before: Info, after: Info) -> _Change:
+def _at_section_end(segments: Sequence[Segment], at: int, before: Info, after: Info) -> Change:
     """One prompt has more elements in a section than the other, which is already in a later one."""
-    segment = case.prompt.segments[at]
+    segment = segments[at]
     if Section.PARAMETERS in (before.section, after.section):
         name = before.label or after.label
-        return _Change(segment._replace(section=Section.PARAMETERS, role=name), _CAUSE_OF_PARAMETER.get(name))
+        return Change(segment._replace(section=Section.PARAMETERS, role=name), _CAUSE_OF_PARAMETER.get(name))
     if after.section < before.section:
-        return _Change(segment, Cause.ADDED)
-    earlier = case.prompt.segments[at - 1] if at else None
+        return Change(segment, Cause.ADDED)
+    earlier = segments[at - 1] if at else None
     element = earlier.element + 1 if earlier is not None and earlier.section is before.section else 0
-    return _Change(segment._replace(section=before.section, element=element, item=-1), Cause.REMOVED)
+    return Change(segment._replace(section=before.section, element=element, item=-1), Cause.REMOVED)
+
+
+def _detailed(info: Info, segment: Segment) -> fingerprint.Detail | None:
+    """Line hashes of a present segment; made here when the worker has not come to it yet."""
+    if info.detail is None:
+        info.detail = fingerprint.detail(segment)
+    return info.detail
 
 
 def _detail(case: _Case, at: int) -> fingerprint.Detail | None:
-    """Line hashes of the present segment; made here when the worker has not come to it yet."""
-    info = _info(case.sight.nodes[at])
-    if info.detail is None:
-        info.detail = fingerprint.detail(case.prompt.segments[at])
-    return info.detail
+    return _detailed(_info(case.sight.nodes[at]), case.prompt.segments[at])
 
 
 def _scope_reason(old: Scope, new: Scope) -> Reason | None:

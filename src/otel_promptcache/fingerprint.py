@@ -16,7 +16,7 @@ import json
 import os
 import re
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Final, NamedTuple, NewType
 
@@ -97,6 +97,11 @@ def sections(digests: Iterable[tuple[Section, Digest]]) -> tuple[tuple[Section, 
     return tuple((section, Digest(state.digest())) for section, state in states.items())
 
 
+def identity(digests: Iterable[tuple[Section, Digest]]) -> tuple[str, ...]:
+    """``section:digest`` for each section, as ``promptcache.fingerprint`` has them."""
+    return tuple(f"{section.name.lower()}:{digest[:SHORT].hex()}" for section, digest in sections(digests))
+
+
 # --- Kinds of difference ------------------------------------------------------------------------------------
 
 _BLANKS: Final = b" \t\r\n\v\f"
@@ -132,13 +137,15 @@ _SHORT_LINE: Final = 400
 
 
 class Detail(NamedTuple):
-    """What is remembered of a segment's text: process-local hashes, eight bytes a line."""
+    """What is remembered of a segment's text: process-local hashes, eight bytes a line (keyed ones in a snapshot)."""
 
     blanks: int
     """Hash of the text without blanks."""
     digits: int
     """Hash of the text without digits: 9:59 and 10:00 are then alike."""
     lines: array[int]
+    times: tuple[int, ...] | None = None
+    """Lines that hold a time, 1-based, for a text that will not be at hand; None: search the text."""
 
 
 class Difference(NamedTuple):
@@ -167,7 +174,7 @@ def text(segment: Segment) -> str | None:
         return None
 
 
-def detail(segment: Segment) -> Detail | None:
+def detail(segment: Segment, hashed: Callable[[bytes], int] = hash) -> Detail | None:
     """The loose and line hashes of a segment, None where there is no text or too much of it."""
     written = text(segment)
     if written is None:
@@ -181,28 +188,43 @@ def detail(segment: Segment) -> Detail | None:
             written = written.replace(blank, "")
         dense = written.encode("utf-8", "surrogatepass")
     dense = dense.translate(None, _BLANKS)
-    return Detail(hash(dense), hash(data.translate(None, _DIGITS)), array("q", map(hash, data.split(b"\n"))))
+    lines = array("q", map(hashed, data.split(b"\n")))
+    return Detail(hashed(dense), hashed(data.translate(None, _DIGITS)), lines)
+
+
+def times(segment: Segment) -> tuple[int, ...]:
+    """The lines of a segment, 1-based, that hold a time or date and are short enough to have changed because of it."""
+    lines = (text(segment) or "").split("\n")
+    return tuple(number for number, line in enumerate(lines, 1) if len(line) <= _SHORT_LINE and _TIME.search(line))
 
 
 def difference(old: Detail | None, new: Detail | None, segment: Segment) -> Difference:
     """What parts an earlier text, known by its hashes, from the present one."""
     if old is None or new is None:
         return Difference(None, None)
-    if old == new:
+    if old[:3] == new[:3]:
         return Difference(Cause.EDITED, None)  # the text is equal: what differs is around it
     start, old_end, new_end = _changed(old.lines, new.lines)
     # Where one text is the beginning of the other they part at the end of its last line.
     line = max(1, min(start + 1, len(old.lines), len(new.lines)))
     if old.blanks == new.blanks:
         return Difference(Cause.WHITESPACE, line)
-    written = (text(segment) or "").split("\n")[start : min(new_end, start + _MAX_LINES)]
-    only_digits = old.digits == new.digits
-    one_short_line = old_end - start == 1 == new_end - start and len(written[0]) <= _SHORT_LINE
-    if (only_digits or one_short_line) and any(_TIME.search(part[:_MAX_LINE]) for part in written):
+    one_line = old_end - start == 1 == new_end - start
+    if _time_moved(new, segment, start, min(new_end, start + _MAX_LINES), old.digits == new.digits, one_line):
         return Difference(Cause.TIMESTAMP, line)
     if len(old.lines) == len(new.lines) and sorted(old.lines) == sorted(new.lines):
         return Difference(Cause.REORDERED, line)
     return Difference(Cause.EDITED, line)
+
+
+def _time_moved(new: Detail, segment: Segment, start: int, end: int, only_digits: bool, one_line: bool) -> bool:  # noqa: FBT001
+    """Whether the differing lines hold a time, and differ as they would if it had moved."""
+    if new.times is not None:
+        return (only_digits or one_line) and any(start < line <= end for line in new.times)
+    written = (text(segment) or "").split("\n")[start:end]
+    if only_digits or (one_line and len(written[0]) <= _SHORT_LINE):
+        return any(_TIME.search(part[:_MAX_LINE]) for part in written)
+    return False
 
 
 def _changed(old: array[int], new: array[int]) -> tuple[int, int, int]:

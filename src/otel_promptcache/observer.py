@@ -624,7 +624,6 @@ def _fingerprint(key: HashKey, sight: Sight) -> Fingerprint:
     identity = leading.identity
     if identity is None:
         infos = (node.info for node in sight.nodes[: leading.length])
-        digests = [(info.section, info.digest) for info in infos if info is not None]
-        named = [f"{section.name.lower()}:{digest[:SHORT].hex()}" for section, digest in fingerprint.sections(digests)]
+        named = fingerprint.identity((info.section, info.digest) for info in infos if info is not None)
         identity = leading.identity = leading.chain.hex(), ",".join(named)
     return Fingerprint(identity[0], chain, f"{identity[1]},{messages}", key.id)

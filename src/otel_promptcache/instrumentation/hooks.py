@@ -12,6 +12,7 @@ what not even the telling survived (no stack or no memory left), so that it cann
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar, Token
 from typing import Any
@@ -20,18 +21,47 @@ from opentelemetry import context, trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from otel_promptcache.instrumentation.tap import tap
-from otel_promptcache.observer import Call, Observer
+from otel_promptcache.instrumentation.together import Opener, Together, Told
 from otel_promptcache.providers import dialect_for
 
 _frame: ContextVar[Frame | None] = ContextVar("otel_promptcache_frame", default=None)
 
-_observer: Observer | None = None
+_observer: Opener | None = None
+"""Who is told: the application's observer, a listener, or all of them as one."""
+_lock = threading.RLock()
+_application: Opener | None = None
+_listeners: tuple[Opener, ...] = ()
 
 
-def set_observer(observer: Observer | None) -> None:
-    """Says who is told of calls; None for nobody, which makes every hook a plain pass-through."""
+def set_observer(observer: Opener | None) -> None:
+    """Says who observes for the application; None for nobody. With no listener either, every hook is a plain
+    pass-through."""
+    global _application
+    with _lock:
+        _application = observer
+        _assemble()
+
+
+def listen(observer: Opener) -> None:
+    """Tells one more observer, beside the application's and whatever becomes of that."""
+    global _listeners
+    with _lock:
+        _listeners = (*_listeners, observer)
+        _assemble()
+
+
+def stop_listening(observer: Opener) -> None:
+    """Takes ``listen`` back. Calls that are under way still end where they began."""
+    global _listeners
+    with _lock:
+        _listeners = tuple(one for one in _listeners if one is not observer)
+        _assemble()
+
+
+def _assemble() -> None:
     global _observer
-    _observer = observer
+    observers = [one for one in (_application, *_listeners) if one is not None]
+    _observer = Together(observers) if len(observers) > 1 else observers[0] if observers else None
 
 
 class Frame:
@@ -39,7 +69,7 @@ class Frame:
 
     __slots__ = ("_attached", "_token", "call", "tapped")
 
-    def __init__(self, call: Call | None) -> None:
+    def __init__(self, call: Told | None) -> None:
         self.call = call
         self.tapped = False
         self._attached: Any = None
@@ -171,7 +201,7 @@ def build_request(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, .
     return made
 
 
-def _prepared(frame: Frame, call: Call, made: Any, options: Any) -> None:
+def _prepared(frame: Frame, call: Told, made: Any, options: Any) -> None:
     body = options.json_data
     extra = getattr(options, "extra_json", None)
     if not isinstance(body, Mapping):

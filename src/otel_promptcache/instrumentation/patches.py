@@ -45,8 +45,12 @@ _lock = threading.RLock()
 _placed: Final[dict[Patch, Any]] = {}
 """Our wrapper at each target. Known by identity: a wrapper of somebody else's passes the attributes of ours on."""
 _said: Final[set[str]] = set()
-_wanted: set[str] = set()
-"""SDKs that are to be observed. A hook that others have wrapped cannot be taken out, but it stops here."""
+_wanted: Final[dict[str, set[str]]] = {}
+"""SDKs that are to be observed, and who wants it. A hook that others have wrapped cannot be taken out, but it stops
+here."""
+
+APPLICATION: Final = "application"
+"""Who instruments when nobody else is named. Listeners name themselves, so that neither takes the other's hooks out."""
 
 
 def module_of(sdk: str) -> str:
@@ -83,19 +87,24 @@ def missing(sdk: str) -> list[Patch]:
     return [patch for patch in PATCHES if patch.sdk == sdk and _locate(patch) is None]
 
 
-def instrument(sdk: str) -> None:
+def instrument(sdk: str, by: str = APPLICATION) -> None:
     """Patches an SDK now if it is imported, else as soon as it is. Idempotent."""
     with _lock:
-        if sdk in _wanted:
-            return
-        _wanted.add(sdk)
+        patched = sdk in _wanted
+        _wanted.setdefault(sdk, set()).add(by)
+    if patched:
+        return
     wrapt.register_post_import_hook(lambda _: _apply(sdk), module_of(sdk))
 
 
-def uninstrument(sdk: str) -> None:
-    """Takes our hooks out again, the last one first."""
+def uninstrument(sdk: str, by: str = APPLICATION) -> None:
+    """Takes our hooks out again, the last one first, once nobody wants them."""
     with _lock:
-        _wanted.discard(sdk)
+        wanting = _wanted.get(sdk, set())
+        wanting.discard(by)
+        if wanting:
+            return
+        _wanted.pop(sdk, None)
         for patch in reversed(PATCHES):
             place = _locate(patch) if patch.sdk == sdk else None
             # A wrapper of somebody else's stays, with our inert one inside it.
@@ -129,5 +138,5 @@ def _apply(sdk: str) -> None:
 
 
 def wanted() -> bool:
-    """Whether any SDK is to be observed."""
-    return bool(_wanted)
+    """Whether the application wants any SDK to be observed."""
+    return any(APPLICATION in wanting for wanting in _wanted.values())

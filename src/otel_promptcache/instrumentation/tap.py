@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from functools import lru_cache
 from typing import Any, Final
 
-from otel_promptcache.observer import Call
+from otel_promptcache.instrumentation.together import Told
 
 MAX_BODY: Final = 4 * 2**20
 """Bytes of a body that is no event stream, or of a single event, that are kept for reading."""
@@ -45,7 +45,7 @@ class Reader:
         "idle",
     )
 
-    def __init__(self, call: Call, content_type: str, encoding: str) -> None:
+    def __init__(self, call: Told, content_type: str, encoding: str) -> None:
         self._call = call
         self._event_stream = _EVENT_STREAM in content_type
         self._inflate = inflater(encoding)
@@ -372,7 +372,7 @@ def _tapped_class(kind: type) -> type:
     return type("Tapped" + kind.__name__, (Tapped, *bases), {})
 
 
-def tap(response: Any, call: Call) -> bool:
+def tap(response: Any, call: Told) -> bool:
     """Watches a response; True when its body is still to come, so that the call ends with the body."""
     headers = response.headers
     content_type = headers.get("content-type", "")

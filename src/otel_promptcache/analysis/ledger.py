@@ -1,0 +1,110 @@
+"""The ledger as a file: ``promptcache.call`` log events as OTLP JSON lines, as the Collector's file exporter writes
+them. Everything else in the file is passed over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from sys import intern
+from typing import Any, Final, NamedTuple
+
+from otel_promptcache import semconv
+
+_MESSAGES: Final = "messages:"
+
+
+class LedgerCall(NamedTuple):
+    """One call of production. Token counts are 0 and money is None where they were not reported."""
+
+    identity: str
+    at: float
+    """POSIX seconds at which it ended."""
+    provider: str
+    model: str
+    route: str
+    conversation: str
+    """As the application named it, else as it was inferred; empty for neither."""
+    key_id: str
+    sections: tuple[str, ...]
+    """``section:digest`` of what stands in front of the messages."""
+    read: int
+    write: int
+    uncached: int
+    cost_read: float | None
+    cost_write: float | None
+    cost_uncached: float | None
+
+
+@dataclass
+class Reading:
+    """What became of the lines of a ledger."""
+
+    lines: int = 0
+    unreadable: int = 0
+    repeated: int = 0
+    """Events that had come before: an export is retried when its answer is lost."""
+
+
+def calls(lines: Iterable[str], reading: Reading) -> Iterator[LedgerCall]:
+    """The calls in a ledger, each once, in the order of the file. Lines that are no JSON are counted, not raised: the
+    last line of a file that is being written is cut off."""
+    known: set[str] = set()
+    for line in lines:
+        reading.lines += 1
+        if semconv.EVENT_CALL not in line:
+            reading.unreadable += bool(line.strip()) and not line.rstrip().endswith("}")
+            continue
+        try:
+            found = list(_events(json.loads(line)))
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
+            reading.unreadable += 1
+            continue
+        for call in found:
+            if call.identity in known:
+                reading.repeated += 1
+                continue
+            if call.identity:
+                known.add(call.identity)
+            yield call
+
+
+def _events(document: Mapping[str, Any]) -> Iterator[LedgerCall]:
+    for resource in document.get("resourceLogs", ()):
+        for scope in resource.get("scopeLogs", ()):
+            for record in scope.get("logRecords", ()):
+                found = {pair["key"]: _value(pair["value"]) for pair in record.get("attributes", ())}
+                # Exporters older than the field of its own send the name as an attribute.
+                if semconv.EVENT_CALL in (record.get("eventName"), found.get("event.name")):
+                    yield _call(found, int(record.get("timeUnixNano") or record["observedTimeUnixNano"]) / 1e9)
+
+
+def _value(value: Mapping[str, Any]) -> Any:
+    """An attribute's value; 64-bit numbers are strings in OTLP's JSON."""
+    for kind, content in value.items():
+        return int(content) if kind == "intValue" else content
+    return None
+
+
+def _call(found: Mapping[str, Any], at: float) -> LedgerCall:
+    def text(*names: str) -> str:
+        """The first that is there. Shared between calls: a ledger says the same few things a million times."""
+        return intern(next((str(found[name]) for name in names if found.get(name)), ""))
+
+    sections = str(found.get(semconv.FINGERPRINT) or "").split(",")
+    return LedgerCall(
+        identity=str(found.get(semconv.CALL_ID) or ""),
+        at=at,
+        provider=text(semconv.PROVIDER),
+        model=text(semconv.REQUEST_MODEL, semconv.RESPONSE_MODEL),
+        route=text(semconv.ROUTE),
+        conversation=text(semconv.CONVERSATION_ID, semconv.LINEAGE_ID),
+        key_id=text(semconv.KEY_ID),
+        sections=tuple(intern(one) for one in sections if one and not one.startswith(_MESSAGES)),
+        read=int(found.get(semconv.CACHE_READ_TOKENS) or 0),
+        write=int(found.get(semconv.CACHE_WRITE_TOKENS) or 0),
+        uncached=int(found.get(semconv.UNCACHED_TOKENS) or 0),
+        cost_read=found.get(semconv.COST_READ),
+        cost_write=found.get(semconv.COST_WRITE),
+        cost_uncached=found.get(semconv.COST_UNCACHED),
+    )

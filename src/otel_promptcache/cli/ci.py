@@ -1,0 +1,320 @@
+"""``otel-promptcache ci``: the price tag of a pull request, from the snapshots before and after it and the ledger."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Final, NamedTuple
+
+from otel_promptcache import snapshot
+from otel_promptcache.analysis import ledger, pricetag
+from otel_promptcache.analysis.pricetag import PriceTag, Window
+from otel_promptcache.snapshot import Snapshot, SnapshotError
+
+MARK: Final = "<!-- otel-promptcache ci -->"
+"""First line of the comment, by which a workflow finds the one it wrote before."""
+TITLE: Final = "### What this change does to the prompt cache"
+
+_BASES: Final = (
+    # Where a pipeline says what the change is to be merged into, and how that is written as a revision.
+    ("GITHUB_BASE_REF", "origin/{}"),
+    ("CI_MERGE_REQUEST_DIFF_BASE_SHA", "{}"),
+    ("BITBUCKET_PR_DESTINATION_BRANCH", "origin/{}"),
+)
+_MAX_TESTS: Final = 5
+_MAX_ROUTES: Final = 3
+
+
+class CannotError(Exception):
+    """A call that cannot be carried out; the message says what to do."""
+
+
+class Limit(NamedTuple):
+    """A limit in USD, and what is held against it."""
+
+    option: str
+    limit: float
+    found: float
+
+    @property
+    def exceeded(self) -> bool:
+        return self.found > self.limit
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ledger",
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="promptcache.call log events as OTLP JSON lines, plain or .gz, - for standard input",
+    )
+    parser.add_argument(
+        "--snapshot",
+        default=snapshot.DEFAULT_NAME,
+        metavar="FILE",
+        help=f"the snapshot with the change (default {snapshot.DEFAULT_NAME})",
+    )
+    parser.add_argument(
+        "--base",
+        metavar="FILE|REVISION",
+        help="the snapshot without the change, or the git revision that has it (default: where the change branched "
+        "off, by the variables of the pipeline, else from origin/HEAD)",
+    )
+    parser.add_argument(
+        "--days", type=_positive, metavar="N", help="days that the ledger covers (default: from first to last call)"
+    )
+    parser.add_argument(
+        "--max-usd-once", type=_limit, metavar="USD", help="fail when one rewrite of all changes costs more"
+    )
+    parser.add_argument(
+        "--max-usd-per-day",
+        type=_limit,
+        metavar="USD",
+        help="fail when the changes would cost more a day if they varied on every request",
+    )
+    parser.add_argument("--format", choices=("markdown", "json"), default="markdown", help="for people, for programs")
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError("takes a number of days, more than 0")
+    return number
+
+
+def _limit(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError("takes USD, 0 or more")
+    return number
+
+
+def run(options: argparse.Namespace) -> int:
+    """0 when the limits hold, 1 when one does not or cannot be judged, 2 when something is missing."""
+    try:
+        changed = pricetag.changes(_base(options), _head(options))
+        reading = ledger.Reading()
+        with _opened(options.ledger) as lines:
+            tags, window = pricetag.tags(changed, ledger.calls(lines, reading), options.days)
+    except BrokenPipeError:
+        raise
+    except (CannotError, SnapshotError) as error:
+        return _complain(str(error))
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        return _complain(f"{getattr(error, 'filename', None) or 'ledger'}: {getattr(error, 'strerror', None) or error}")
+    if not window.calls:
+        return _complain(
+            f"no promptcache.call event in {', '.join(options.ledger)} ({reading.lines} lines); "
+            "OTEL_PROMPTCACHE_LEDGER=true with OTEL_LOGS_EXPORTER=otlp sends them"
+        )
+    limits = _limits(options, tags)
+    show = {"markdown": _markdown, "json": _json}[options.format]
+    print("\n".join(show(tags, window, reading, limits)))
+    return _judged(tags, limits)
+
+
+def _complain(message: str) -> int:
+    print(f"otel-promptcache ci: {message}", file=sys.stderr)
+    return 2
+
+
+def _limits(options: argparse.Namespace, tags: Sequence[PriceTag]) -> list[Limit]:
+    rows = (
+        ("--max-usd-once", options.max_usd_once, sum(tag.usd_once or 0.0 for tag in tags)),
+        ("--max-usd-per-day", options.max_usd_per_day, sum(tag.usd_a_day or 0.0 for tag in tags)),
+    )
+    return [Limit(option, limit, found) for option, limit, found in rows if limit is not None]
+
+
+def _judged(tags: Sequence[PriceTag], limits: Sequence[Limit]) -> int:
+    status = 0
+    for one in limits:
+        if one.exceeded:
+            status = 1
+            print(f"otel-promptcache ci: {_usd(one.found)} are more than {one.option} {one.limit:g}", file=sys.stderr)
+    for tag in tags:
+        if tag.unknown and limits:
+            status = 1
+            print(f"otel-promptcache ci: {tag.change.difference}: {tag.unknown}", file=sys.stderr)
+    return status
+
+
+# --- Files --------------------------------------------------------------------------------------------------
+
+
+def _head(options: argparse.Namespace) -> Snapshot:
+    try:
+        text = Path(options.snapshot).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise CannotError(
+            f"{options.snapshot} does not exist; promptcache.assert_matches_snapshot() in a test and "
+            "pytest --promptcache-update make it"
+        ) from None
+    return snapshot.loaded(text, options.snapshot)
+
+
+def _base(options: argparse.Namespace) -> Snapshot:
+    """The snapshot without the change; an empty one where the revision has none yet."""
+    given = options.base
+    if given is not None and Path(given).is_file():
+        return snapshot.loaded(Path(given).read_text(encoding="utf-8"), given)
+    revision = _revision(given)
+    path = Path(options.snapshot)
+    shown = _git("show", f"{revision}:./{path.name}", folder=path.parent)
+    if shown is None:
+        return Snapshot()
+    return snapshot.loaded(shown, f"{revision}:{options.snapshot}")
+
+
+def _revision(given: str | None) -> str:
+    """The commit whose snapshot is the one before the change. Raises CannotError."""
+    if given is not None:
+        found = _git("rev-parse", "--verify", "--quiet", f"{given}^{{commit}}")
+        if found is None:
+            raise CannotError(f"--base {given}: no such file, and no revision that git knows here")
+        return found.strip()
+    pipeline = [form.format(os.environ[name]) for name, form in _BASES if os.environ.get(name)]
+    for target in (*pipeline, "origin/HEAD"):
+        found = _git("merge-base", "HEAD", target)
+        if found is not None:
+            return found.strip()
+    raise CannotError(
+        "cannot tell what the change is to be compared with: give --base a file or a git revision, and have the "
+        "pipeline fetch it (actions/checkout with fetch-depth: 0)"
+    )
+
+
+def _git(*words: str, folder: Path | None = None) -> str | None:
+    """What git prints, None where it fails or is missing."""
+    try:
+        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603, S607
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+@contextmanager
+def _opened(names: Sequence[str]) -> Iterator[Iterable[str]]:
+    """The lines of several files as one; a byte that is no UTF-8 spoils its line only."""
+
+    def lines() -> Iterator[str]:
+        for name in names:
+            if name == "-":
+                yield from sys.stdin
+                continue
+            handle: IO[str]
+            with (
+                gzip.open(name, "rt", encoding="utf-8", errors="replace")
+                if name.endswith(".gz")
+                else open(name, encoding="utf-8", errors="replace")
+            ) as handle:
+                yield from handle
+
+    yield lines()
+
+
+# --- What is printed ----------------------------------------------------------------------------------------
+
+
+def _markdown(
+    tags: Sequence[PriceTag], window: Window, reading: ledger.Reading, limits: Sequence[Limit]
+) -> Iterator[str]:
+    yield MARK
+    yield TITLE
+    yield ""
+    if not tags:
+        yield "Nothing: the stable prefixes are what they were."
+    for tag in tags:
+        yield f"- {_sentence(tag)}"
+        tests = tag.change.tests
+        more = f" and {len(tests) - _MAX_TESTS} more" if len(tests) > _MAX_TESTS else ""
+        yield f"  - told by {', '.join(f'`{test}`' for test in tests[:_MAX_TESTS])}{more}"
+    yield ""
+    for limit in limits:
+        verdict = "**exceeded**" if limit.exceeded else "held"
+        yield f"`{limit.option} {limit.limit:g}`: {_usd(limit.found)}, {verdict}."
+    left_out = f"; {reading.unreadable:,} lines could not be read" if reading.unreadable else ""
+    yield f"<sub>From {window.calls:,} calls in {_days(window.days)} of the ledger{left_out}.</sub>"
+
+
+def _sentence(tag: PriceTag) -> str:
+    """``changes `system[0]` line 12; 41,000 calls a day on /chat; one rewrite 31 USD; ...``"""
+    words = [f"changes {tag.change.difference}"]
+    if tag.calls or not tag.unknown:
+        words.append(_traffic(tag))
+    if tag.unknown:
+        words.append(f"price unknown: {tag.unknown}")
+    elif tag.calls:
+        words.append(f"one rewrite {_usd(tag.usd_once)}")
+        if tag.change.varies:
+            words.append(f"it varies between the calls of one test: +{_usd(tag.usd_a_day)} a day")
+        else:
+            words.append(f"if it varies on every request +{_usd(tag.usd_a_day)} a day")
+    return "; ".join(words)
+
+
+def _traffic(tag: PriceTag) -> str:
+    if not tag.calls:
+        return "no call of the ledger has this prefix"
+    routes = [f"`{route}`" for route, _ in tag.routes[:_MAX_ROUTES] if route]
+    more = len(tag.routes) - _MAX_ROUTES
+    named = f" on {', '.join(routes)}" + (f" and {more} more" if more > 0 else "") if routes else ""
+    return f"{_number(tag.calls_a_day)} calls a day{named}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _usd(value: float | None) -> str:
+    value = value or 0.0
+    return (
+        f"{value:,.0f} USD" if value >= 10 else f"{value:.2f} USD" if value >= 0.01 or not value else f"{value:.2g} USD"
+    )
+
+
+def _days(days: float) -> str:
+    return f"{days:.1f} days" if days >= 1 else f"{days * 24:.1f} hours"
+
+
+def _json(tags: Sequence[PriceTag], window: Window, reading: ledger.Reading, limits: Sequence[Limit]) -> Iterator[str]:
+    document = {
+        "changes": [_tag(tag) for tag in tags],
+        "usd_once": sum(tag.usd_once or 0.0 for tag in tags),
+        "usd_a_day_if_varying": sum(tag.usd_a_day or 0.0 for tag in tags),
+        "limits": [{"option": one.option, "usd": one.limit, "exceeded": one.exceeded} for one in limits],
+        "ledger": {
+            "calls": window.calls,
+            "days": window.days,
+            "key_ids": sorted(window.key_ids),
+            "unreadable_lines": reading.unreadable,
+            "repeated_calls": reading.repeated,
+        },
+    }
+    yield json.dumps(document, indent=2)
+
+
+def _tag(tag: PriceTag) -> dict[str, Any]:
+    at = tag.change.difference
+    return {
+        "path": at.path,
+        "line": at.line,
+        "reason": at.reason,
+        "cause": at.cause,
+        "tests": list(tag.change.tests),
+        "varies": tag.change.varies,
+        "calls": tag.calls,
+        "calls_a_day": tag.calls_a_day,
+        "routes": [{"route": route, "calls_a_day": number} for route, number in tag.routes],
+        "usd_once": tag.usd_once,
+        "usd_a_day_if_varying": tag.usd_a_day,
+        "unknown": tag.unknown or None,
+    }

@@ -1,0 +1,100 @@
+"""Several observers of the same calls, each with a history, settings and telemetry of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from otel_promptcache.model import Answer
+from otel_promptcache.observer import Recorder
+from otel_promptcache.providers import Dialect
+
+
+class Opener(Protocol):
+    """What the hooks need of an observer."""
+
+    def open(self, dialect: Dialect) -> Told | None:
+        """A call that is about to be made, or None when nothing is to be observed."""
+        ...
+
+    def trouble(self, where: str, error: Exception) -> None: ...
+
+
+class Told(Protocol):
+    """What is told of one call: ``observer.Call``, or several of them as one."""
+
+    @property
+    def dialect(self) -> Dialect: ...
+    @property
+    def observer(self) -> Opener: ...
+    @property
+    def recorder(self) -> Recorder | None: ...
+
+    def prepared(self, body: Mapping[str, Any], host: str, port: int, credential: str) -> None: ...
+    def begun(self, *, streaming: bool) -> None: ...
+    def answered(self, answer: Answer) -> None: ...
+    def loaded(self, document: object) -> None: ...
+    def complete(self) -> None: ...
+    def finished(self) -> None: ...
+    def left(self) -> None: ...
+    def failed(self, error_type: str) -> None: ...
+
+
+class Together:
+    """Opens every call with each of its observers. The first one's span is the one that becomes current."""
+
+    def __init__(self, observers: Sequence[Opener]) -> None:
+        self._observers = observers
+
+    def open(self, dialect: Dialect) -> Told | None:
+        calls = [call for observer in self._observers if (call := observer.open(dialect)) is not None]
+        return Calls(calls) if len(calls) > 1 else calls[0] if calls else None
+
+    def trouble(self, where: str, error: Exception) -> None:
+        for observer in self._observers:
+            observer.trouble(where, error)
+
+
+class Calls:
+    """One call as several observers see it."""
+
+    def __init__(self, calls: Sequence[Told]) -> None:
+        self._calls = calls
+        self.dialect = calls[0].dialect
+        self.observer: Opener = Together([call.observer for call in calls])
+
+    @property
+    def recorder(self) -> Recorder | None:
+        return self._calls[0].recorder
+
+    def prepared(self, body: Mapping[str, Any], host: str, port: int, credential: str) -> None:
+        for call in self._calls:
+            call.prepared(body, host, port, credential)
+
+    def begun(self, *, streaming: bool) -> None:
+        for call in self._calls:
+            call.begun(streaming=streaming)
+
+    def answered(self, answer: Answer) -> None:
+        for call in self._calls:
+            call.answered(answer)
+
+    def loaded(self, document: object) -> None:
+        for call in self._calls:
+            call.loaded(document)
+
+    def complete(self) -> None:
+        for call in self._calls:
+            call.complete()
+
+    def finished(self) -> None:
+        for call in self._calls:
+            call.finished()
+
+    def left(self) -> None:
+        for call in self._calls:
+            call.left()
+
+    def failed(self, error_type: str) -> None:
+        for call in self._calls:
+            call.failed(error_type)

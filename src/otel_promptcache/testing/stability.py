@@ -1,0 +1,69 @@
+"""Whether a prompt continues the one it should, asked of the diagnosis as if everything were cached for ever.
+
+A test's prompts are short, its provider may be a mock that reports nothing, and whether an entry had expired is not
+the question. So the same diagnosis is asked about the same prompts under rules that cache every prefix of any
+length, at a moment that does not pass, and with a provider that has read nothing: what it then blames on the request
+is a change.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from otel_promptcache import diagnosis, fingerprint
+from otel_promptcache.fingerprint import HashKey
+from otel_promptcache.history import Sight
+from otel_promptcache.history.memory import Memory
+from otel_promptcache.model import Link, Prompt, Scope, Usage
+from otel_promptcache.providers import Dialect
+from otel_promptcache.providers.rules import rules_for
+from otel_promptcache.semconv import Reason
+from otel_promptcache.testing.calls import Change
+
+NO_CHANGE: Final = frozenset(
+    {
+        Reason.TTL_EXPIRED,
+        Reason.BELOW_MINIMUM,
+        Reason.BREAKPOINT_MISSING,
+        Reason.LOOKBACK_EXCEEDED,
+        Reason.CONCURRENT_WRITE,
+        Reason.USAGE_NOT_REPORTED,
+        Reason.UNKNOWN,
+    }
+)
+"""Reasons that leave the prompt as it was. Any other, also one that is yet to be found, is a change of it."""
+
+_ANY_PROVIDER: Final = ""
+_TOKENS_A_BYTE: Final = 64
+"""So many that no change is lost in the granule of tokens that prefixes are cached in."""
+
+
+class Stability:
+    """The prompts of a recording, compared as they are sent."""
+
+    def __init__(self, segments: int) -> None:
+        self._memory = Memory(HashKey(), segments)
+
+    def sent(
+        self, prompt: Prompt, scope: Scope, dialect: Dialect, *, number: int, route: str, conversation: str
+    ) -> tuple[Sight, Change | None]:
+        """What has changed since the earlier prompt that this one should continue."""
+        scope = scope._replace(provider=_ANY_PROVIDER)
+        link = Link(0, number)
+        sight = self._memory.sent(prompt, scope, now=0.0, route=route, conversation=conversation, link=link)
+        for info, segment in sight.fresh:
+            info.detail = fingerprint.detail(segment)
+        size = sight.nodes[-1].size if sight.nodes else 0
+        nothing_read = Usage(input_total=_TOKENS_A_BYTE * size, read=0)
+        found = diagnosis.diagnose(prompt, sight, nothing_read, rules_for(_ANY_PROVIDER, prompt.model))
+        self._memory.begun(sight)
+        self._memory.ended(sight, nothing_read, "", None)
+        if found.reason is None or found.reason in NO_CHANGE:
+            return sight, None
+        path = dialect.path(found.place) if found.place is not None else ""
+        earlier = found.link.span_id if found.link is not None else 0
+        return sight, Change(found.reason, found.cause, path, found.line, earlier)
+
+    def answered(self, sight: Sight, response_id: str) -> None:
+        """The id by which a later request may name this one."""
+        self._memory.ended(sight, None, response_id, None)

@@ -1,0 +1,159 @@
+"""Snapshots: what is kept of a prefix, how two compare, and the file."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from otel_promptcache.fingerprint import HashKey
+from otel_promptcache.providers import BY_NAME
+from otel_promptcache.semconv import Cause, Reason
+from otel_promptcache.snapshot import Prefix, Snapshot, SnapshotError, compare, difference, dumped, loaded, take
+
+KEY = HashKey("snapshot")
+PRODUCTION = HashKey("production")
+MODEL = "claude-sonnet-4-6"
+
+
+def prefix(system: str, *, production: bool = True, model: str = MODEL, **more: Any) -> Prefix:
+    """The prefix of an Anthropic request with this system prompt."""
+    block = {"type": "text", "text": system, "cache_control": {"type": "ephemeral"}}
+    body = {"model": model, "system": [block], "messages": [{"role": "user", "content": "words"}], **more}
+    return take(BY_NAME["anthropic"].prompt(body), "anthropic", KEY, PRODUCTION if production else None)
+
+
+def tools(*names: str) -> list[dict[str, Any]]:
+    return [{"name": name, "description": f"Does {name}.", "input_schema": {"type": "object"}} for name in names]
+
+
+FOUR = "one\ntwo\nIt is 2026-11-21 14:05.\nfour"
+
+
+class TestDifference:
+    """Where two prefixes part, found by hashes alone."""
+
+    @pytest.mark.parametrize(
+        ("old", "new", "expected"),
+        [
+            (prefix(FOUR), prefix(FOUR.replace("14:05", "15:17")), ("system_changed", "system[0]", "timestamp", 3)),
+            (prefix(FOUR), prefix(FOUR.replace("two", "too")), ("system_changed", "system[0]", "edited", 2)),
+            (prefix(FOUR), prefix(FOUR.replace("two", "two ")), ("system_changed", "system[0]", "whitespace", 2)),
+            (prefix(FOUR), prefix("four\n" + FOUR[:-5]), ("system_changed", "system[0]", "reordered", 1)),
+            (prefix(FOUR), prefix(FOUR, tools=tools("a")), ("tools_changed", "tools[0]", "added", None)),
+            (
+                prefix(FOUR, tools=tools("a", "b")),
+                prefix(FOUR, tools=tools("a")),
+                ("tools_changed", "tools[1]", "removed", None),
+            ),
+            (
+                prefix(FOUR, tools=tools("a", "b")),
+                prefix(FOUR, tools=tools("b", "a")),
+                ("tools_changed", "tools[0]", "reordered", None),
+            ),
+            (
+                prefix(FOUR),
+                prefix(FOUR, tool_choice={"type": "any"}),
+                ("parameters_changed", "tool_choice", "tool_choice", None),
+            ),
+            (prefix(FOUR), prefix(FOUR, model="claude-opus-5-5"), ("model_changed", "model", None, None)),
+        ],
+    )
+    def test_place_and_kind(self, old: Prefix, new: Prefix, expected: tuple[Any, ...]) -> None:
+        """As the diagnosis would say of two requests, also after a way through the file."""
+        for before, after in ((old, new), tuple(kept(old, new))):
+            found = difference(before, after)
+            assert found is not None
+            assert (found.reason, found.path, found.cause, found.line) == expected
+
+    def test_messages_are_no_part_of_it(self) -> None:
+        """Nor is a moved breakpoint."""
+        asked = [{"role": "user", "content": "other words"}]
+        assert difference(prefix(FOUR), prefix(FOUR, messages=asked)) is None
+        plain = take(BY_NAME["anthropic"].prompt({"model": MODEL, "system": FOUR, "messages": asked}), "anthropic", KEY)
+        assert difference(prefix(FOUR), plain) is None
+
+    @given(some.lists(some.text("abc ", min_size=1, max_size=6), min_size=1, max_size=8), some.integers(min_value=0))
+    def test_the_line_is_the_one_that_was_edited(self, lines: list[str], at: int) -> None:
+        """Whichever line is rewritten, that one is named."""
+        at %= len(lines)
+        edited = [*lines[:at], lines[at] + "X", *lines[at + 1 :]]
+        found = difference(prefix("\n".join(lines)), prefix("\n".join(edited)))
+        assert found is not None
+        assert (found.reason, found.cause, found.line) == (Reason.SYSTEM_CHANGED, Cause.EDITED, at + 1)
+
+
+def kept(*prefixes: Prefix) -> list[Prefix]:
+    """Prefixes that have been written and read."""
+    return list(loaded(dumped(Snapshot("key", {"test": prefixes}))).tests["test"])
+
+
+class TestCompare:
+    """The prefixes of a test against those of its snapshot."""
+
+    def test_additional_and_missing_ones(self) -> None:
+        """Are mismatches too."""
+        one, two = prefix(FOUR), prefix("other")
+        assert compare([one], [one]) == []
+        assert [(found.number, found.old, found.new) for found in compare([one], [one, two])] == [(2, None, two)]
+        assert [(found.number, found.old, found.new) for found in compare([one, two], [one])] == [(2, two, None)]
+
+
+class TestFile:
+    """JSON, hashes only."""
+
+    @given(some.text(max_size=200), some.text(max_size=40))
+    def test_what_is_written_is_read(self, system: str, name: str) -> None:
+        """Every text, every name."""
+        snapshot = Snapshot(tests={name: [prefix(system), prefix(system, tools=tools("a"), production=False)]})
+        assert loaded(dumped(snapshot)) == snapshot
+
+    def test_no_text(self) -> None:
+        """Neither of the system prompt, nor of tools or their names, nor a key of the deployment."""
+        said = dumped(Snapshot(tests={"test": [prefix("secret words\n" * 3, tools=tools("secret_tool"))]}))
+        assert "secret" not in said
+        assert "production-key" not in said
+        for row in json.loads(said)["tests"]["test"][0]["parts"]:
+            assert set(row) <= {
+                *("path", "section", "kind", "element", "item", "bytes", "digest"),
+                *("label", "breakpoint", "loose", "lines", "times"),
+            }
+
+    def test_a_segment_is_a_line(self) -> None:
+        """So that a review shows which of them changed."""
+        before = dumped(Snapshot("key", {"test": [prefix(FOUR, tools=tools("a", "b"))]})).splitlines()
+        after = dumped(Snapshot("key", {"test": [prefix(FOUR + "5", tools=tools("a", "b"))]})).splitlines()
+        changed = [line for line, other in zip(before, after, strict=True) if line != other]
+        assert len(changed) == 2  # the segment, and what production calls the prefix
+
+    def test_digests_are_under_the_files_own_key(self) -> None:
+        """Two files tell nothing about each other."""
+        body = {"model": MODEL, "system": FOUR, "messages": []}
+        one, two = (take(BY_NAME["anthropic"].prompt(body), "anthropic", HashKey(key)) for key in ("a", "b"))
+        assert one.parts[0].digest != two.parts[0].digest
+        assert one.parts[0].detail != two.parts[0].detail
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "[]", "{}", "<<<<<<< HEAD\n{}", '{"format": 1, "key": "k", "tests": {"t": [{}]}}', "null"],
+    )
+    def test_what_is_no_snapshot(self, text: str) -> None:
+        """Is refused with what to do: most often a merge went wrong."""
+        with pytest.raises(SnapshotError, match=r"is no snapshot .*--promptcache-update"):
+            loaded(text, "file.json")
+
+    def test_a_format_of_the_future(self) -> None:
+        """Is refused by its number."""
+        with pytest.raises(SnapshotError, match="has format 2, and this version reads format 1 only"):
+            loaded('{"format": 2}')
+
+    def test_what_production_calls_it_survives_a_machine_without_the_key(self) -> None:
+        """As long as the prefix is the same."""
+        snapshot = Snapshot("key", {"test": [prefix(FOUR)]})
+        same = snapshot.updated({"test": [prefix(FOUR, production=False)]})
+        other = snapshot.updated({"test": [prefix("other", production=False)]})
+        assert same.tests["test"][0].production == prefix(FOUR).production
+        assert other.tests["test"][0].production is None
