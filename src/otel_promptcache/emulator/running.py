@@ -60,6 +60,7 @@ def serve(running: Emulator, host: str, port: int, started: Callable[[str], None
     """
     listener = _listener(host, port)
     try:
+        listener.listen()  # from here on a client is let in, if not yet answered
         running.url = _url(listener)
         started(running.url)
         _server(running).run([listener])

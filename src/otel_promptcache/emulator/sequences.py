@@ -92,28 +92,29 @@ class Sequences:
         else:
             chosen, candidates = -1, shelf.stored
         best, read, common, reason = None, 0, 0, None
-        for one in candidates:
-            shared = self.shared(parts, one.parts)
+        units = {total}
+        alike = [(one, self.shared(parts, one.parts)) for one in candidates]
+        for one, shared in alike:
             length = min(_readable(one, shared, rules), total - rules.recomputed)
             length -= length % rules.granule
             if one.alive(now):
                 common = max(common, shared)
-                if length > read:
+                units |= {shared, *(unit for unit in one.units if unit <= shared)}
+                # Of several that share as much the latest is used: the others' own ends are as old as before.
+                if length and (length, one.used) > (read, best.used if best else 0.0):
                     best, read = one, length
         if read < rules.minimum:
             best, read = None, 0
-        for one in candidates:
-            if not one.alive(now) and self.shared(parts, one.parts) > common:
+        for one, shared in alike:
+            if not one.alive(now) and shared > common:
                 reason = Reason.UNKNOWN if one.evicted else Reason.TTL_EXPIRED
         if any(self.shared(parts, other) > common for other in shelf.underway):
             reason = Reason.CONCURRENT_WRITE
-        units = frozenset[int]()
-        if rules.whole_units:
-            units = frozenset({total, common} | {unit for one in candidates for unit in one.units if unit <= common})
-        return Match(read, reason, parts, units - {0}, common, best, chosen)
+        ends = frozenset(units - {0}) if rules.whole_units else frozenset[int]()
+        return Match(read, reason, parts, ends, common, best, chosen)
 
     def start(self, match: Match, scope: Scope, now: float) -> None:
-        """The request goes on: it keeps alive what it reads, and its own sequence is under way."""
+        """The request goes on: it uses what it reads, and its own sequence is under way."""
         shelf = self._shelves.setdefault(scope, _Shelf())
         shelf.underway.append(match.parts)
         if match.slot >= 0:
@@ -136,7 +137,8 @@ class Sequences:
         parts = self.parts(answered) if answered else match.parts
         size = tokens(parts)
         units = match.units | {size} if match.units else match.units
-        new = Stored(scope, parts, size, ttl, started, units, own=max(0, size - match.common))
+        common = max((self.shared(parts, one.parts) for one in shelf.stored if one.alive(started)), default=0)
+        new = Stored(scope, parts, size, ttl, started, units, own=max(0, size - common))
         if match.slot >= 0:
             shelf.slots[match.slot] = new
             return

@@ -71,6 +71,7 @@ def _endpoint(
     body_limit: int = 0,
 ) -> Handler:
     """An endpoint that does ``work`` on a request that has a key, a JSON object and no outage in its way."""
+    names_resource = work not in (_answer, _count)
 
     async def handle(request: Request) -> Response:
         headers = dict(request.headers)
@@ -80,7 +81,8 @@ def _endpoint(
         try:
             key = _key(wire, headers, who or emulator.personality)
             raw = await _body(request, body_limit or wire.max_body, wire)
-            note.body = body = _parsed(raw) if raw or request.method == "POST" else {}
+            # What names a resource needs no body; every other request is nothing without.
+            note.body = body = {} if not raw and names_resource else _parsed(raw)
             if "model" in request.path_params:
                 body["model"] = request.path_params["model"]
                 body["stream"] = request.url.path.endswith(":streamGenerateContent")
