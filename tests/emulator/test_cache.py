@@ -50,11 +50,12 @@ class Provider:
         self.model = model
         self.cache = Cache(tokenizer)
         self.now = 1_000_000.0
+        self.provider: str = dialect.provider
 
     def start(self, body: Body, key: str = "key") -> Ticket:
         """A request starts; its response has not begun."""
         prompt = self.dialect.prompt({"model": self.model, **body})
-        scope = Scope(self.dialect.provider, "", key, prompt.model, prompt.cache_key)
+        scope = Scope(self.provider, "", key, prompt.model, prompt.cache_key)
         return self.cache.look_up(prompt, scope, self.now)
 
     def ask(self, body: Body, key: str = "key") -> Accounting:
@@ -610,6 +611,50 @@ class TestCommonPrefix:
         gpt = Provider(openai_chat, "gpt-5.5")
         gpt.ask(self.chat(text(5000)))
         assert gpt.ask(self.chat(text(5000))).read == 4096
+
+
+class TestTokenByToken:
+    """Trees, slots and units keep the rules of concurrency and of time that entries keep."""
+
+    body: ClassVar[Body] = {"messages": [{"role": "user", "content": text(5000)}]}
+
+    @pytest.fixture(params=["sglang", "llama_cpp", "deepseek", "gcp.gemini"])
+    def engine(self, request: pytest.FixtureRequest) -> Provider:
+        made = Provider(openai_chat, "m")
+        made.provider = request.param
+        return made
+
+    def test_together_they_miss_together(self, engine: Provider) -> None:
+        """What is under way cannot be read, and the second says so; slots are busy meanwhile."""
+        first, second = engine.start(self.body), engine.start(self.body)
+        assert (first.accounting.read, second.accounting.read) == (0, 0)
+        assert (first.accounting.reason, second.accounting.reason) == (None, Reason.CONCURRENT_WRITE)
+        engine.cache.store(first)
+        assert engine.start(self.body).accounting.read > 4900
+
+    def test_a_request_that_fails_leaves_nothing(self, engine: Provider) -> None:
+        """And its slot is free again."""
+        for _ in range(9):
+            engine.cache.abandon(engine.start(self.body))
+        assert (engine.ask(self.body).status, len(engine.cache)) == (Status.COLD, 1)
+
+    def test_looking_is_no_use(self, engine: Provider) -> None:
+        """What a request would read can be asked without a trace."""
+        engine.ask(self.body)
+        prompt = openai_chat.prompt({"model": "m", **self.body})
+        scope = Scope(engine.provider, "", "key", "m", "")
+        before = [(one.used, one.reads) for one in engine.cache.entries(9)]
+        engine.now += 10
+        assert engine.cache.would_read(prompt, scope, engine.now) == engine.start(self.body).accounting.read
+        assert before == [(1_000_000.0, 0)]
+
+    def test_it_expires_where_things_expire(self, engine: Provider) -> None:
+        """Gemini and DeepSeek forget; an engine at home does not."""
+        engine.ask(self.body)
+        engine.now += 30 * 86_400
+        counts = engine.ask(self.body)
+        forgets = engine.provider in ("deepseek", "gcp.gemini")
+        assert (counts.read == 0, counts.reason) == (forgets, Reason.TTL_EXPIRED if forgets else None)
 
 
 class TestTokens:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING
 
 from otel_promptcache.emulator import PERSONALITIES, Fault
+
+if TYPE_CHECKING:
+    import pytest
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "emulator.md").read_text(encoding="utf-8")
 

@@ -327,9 +327,11 @@ class Emulator:
 
     def _check_length(self, wire: Wire, prompt: Prompt) -> None:
         """Refuses what is longer than the context window, or than the emulator itself can take."""
+        if not self.context_window and not prompt.truncated:
+            return
         total = self.count(prompt)
-        limit = self.context_window or (total - 1 if prompt.truncated else 0)
-        if limit and total > limit:
+        limit = self.context_window or total - 1
+        if total > limit or prompt.truncated:
             raise wire.too_long(total, limit)
 
     def _warn(self, who: Personality, model: str) -> None:
