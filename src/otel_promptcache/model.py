@@ -86,6 +86,11 @@ class Segments(Sequence[Segment]):
     def append(self, segment: Segment) -> None:
         self._made.append(segment)
 
+    def insert(self, at: int, segment: Segment) -> None:
+        """Puts a segment in front of another one that is not within a run."""
+        self._made.insert(at, segment)
+        self.runs = [run._replace(start=run.start + 1) if run.start >= at else run for run in self.runs]
+
     def add_run(self, first: int, roles: list[str], texts: list[str]) -> None:
         self.runs.append(Run(len(self._made), first, roles, texts))
         self._made += [None] * len(texts)
