@@ -33,6 +33,9 @@ class Module(Protocol):
 COMMANDS: Final = (
     Command("demo", "otel_promptcache.demo", "see hits and misses, explained, against a local provider"),
     Command("doctor", "otel_promptcache.cli.doctor", "what is observed, who else instruments, where telemetry goes"),
+    Command(
+        "emulate", "otel_promptcache.cli.emulate", "a local provider that caches by the real rules; --verify proves it"
+    ),
     Command("price", "otel_promptcache.cli.price", "price usage payloads from a file of JSON lines"),
     Command("auto", "otel_promptcache.cli.auto", "start by environment: path, enable, disable, status"),
     Command("reference", "otel_promptcache.cli.reference", "print the reference of signals and settings as Markdown"),
