@@ -151,14 +151,29 @@ class TestMarkers:
         assert numbers(claude.ask({"system": [block(2000, ttl="5m")], "messages": [user(block(5))]})) == (2000, 0, 5)
 
 
+TOOLS: list[Body] = [
+    {
+        "name": "find",
+        "description": text(2000),
+        "input_schema": {"type": "object"},
+        "cache_control": {"type": "ephemeral"},
+    }
+]
+SEARCH: Body = {"type": "web_search_20250305", "name": "web_search"}
+PICTURE: Body = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
+QUOTED: Body = {
+    "type": "document",
+    "source": {"type": "text", "media_type": "text/plain", "data": "x"},
+    "citations": {"enabled": True},
+}
+
+
 class TestWhatCutsAPrefix:
     """Anthropic: tools, then system, then messages; parameters stand where a change of theirs cuts."""
 
-    tools = ({"name": "find", "description": text(2000), "input_schema": {"type": "object"}},)
-
     def body(self, **changes: Any) -> Body:
         return {
-            "tools": [{**self.tools[0], "cache_control": {"type": "ephemeral"}}],
+            "tools": TOOLS,
             "system": [block(1000, "system", "5m")],
             "messages": [user(block(500, "question", "5m"))],
         } | changes
@@ -173,6 +188,10 @@ class TestWhatCutsAPrefix:
             ({"tool_choice": {"type": "auto"}}, 3),
             ({"system": [block(1000, "other", "5m")]}, 1),
             ({"speed": "fast"}, 1),
+            ({"tools": [SEARCH, *TOOLS]}, 1),
+            ({"messages": [user(QUOTED, block(500, "question", "5m"))]}, 1),
+            ({"messages": [user(block(500, "question", "5m"), PICTURE)]}, 2),
+            ({"output_config": {"effort": "low"}}, 2),
             ({"tools": [{"name": "seek", "description": text(2000), "cache_control": {"type": "ephemeral"}}]}, 0),
             ({"model": "claude-sonnet-4-6"}, 0),
         ],
@@ -623,7 +642,7 @@ class TestTokens:
         """Alone, and inside a tool result beside its text."""
         picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "A" * 90_000}}
         result = {"type": "tool_result", "tool_use_id": "t", "content": [picture, picture]}
-        segments = anthropic.prompt({"messages": [user(picture, result)]}).segments
+        segments = anthropic.prompt({"messages": [user(picture, result)]}).segments[-2:]
         alone, nested = (piece(segment, quarter_bytes).tokens for segment in segments)
         frame = quarter_bytes('{"type":"tool_result","tool_use_id":"t","content":[]}')
         assert (alone, nested) == (IMAGE_TOKENS, 2 * IMAGE_TOKENS + frame)

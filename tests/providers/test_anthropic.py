@@ -22,9 +22,8 @@ def paths(body: Body) -> list[str]:
 
 
 def segment(content: object, role: str = "user") -> Segment:
-    """The one segment of a message with one block."""
-    (found,) = anthropic.prompt({"messages": [{"role": role, "content": [content]}]}).segments
-    return found
+    """The segment of a message with one block, behind what a picture changes in front of it."""
+    return anthropic.prompt({"messages": [{"role": role, "content": [content]}]}).segments[-1]
 
 
 def places(body: Body) -> list[tuple[int, int, bool]]:
@@ -253,7 +252,8 @@ class TestBreakpoints:
                 ASK,
             ],
         }
-        assert places(body) == [(2, 3600, True), (3, 300, True), (4, 300, True)]
+        assert paths(body)[3] == "images"  # pictures anywhere change what the messages begin with
+        assert places(body) == [(2, 3600, True), (3, 300, True), (5, 300, True)]
         assert anthropic.prompt(body).automatic is False
 
     def test_on_a_part_of_a_tool_result(self) -> None:
