@@ -88,7 +88,7 @@ class TestRefusals:
             said = refused(capsys, "--port", port)
         assert f"127.0.0.1:{port}" in said
         assert "in use" in said
-        assert "--port 0" in said
+        assert "or 0 for any" in said
 
     def test_an_address_that_is_not_ours(self, capsys: pytest.CaptureFixture[str]) -> None:
         """It does not fall back to another."""
@@ -103,6 +103,9 @@ class TestRefusals:
             (["--advance", "soon"], "takes a number"),
             (["--ttft", "1,x"], "takes a number"),
             (["--ttft=-1"], "from 0 up"),
+            (["--block", "0"], "from 1 up"),
+            (["--cold", "2"], "0 to 1"),
+            (["--personality", "nobody"], "known are"),
         ],
     )
     def test_a_bad_option(self, options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

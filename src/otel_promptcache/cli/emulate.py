@@ -11,6 +11,8 @@ from typing import Final
 
 PORT: Final = 8788
 
+_NEEDED: Final = frozenset({"starlette", "uvicorn"})
+
 _DESCRIPTION: Final = """\
 Serves a stand-in for the model providers: real HTTP, the providers' own shapes, their caching rules, no keys and no
 costs. Point an SDK at it: ANTHROPIC_BASE_URL=http://127.0.0.1:8788 or OPENAI_BASE_URL=http://127.0.0.1:8788/v1.
@@ -19,6 +21,7 @@ costs. Point an SDK at it: ANTHROPIC_BASE_URL=http://127.0.0.1:8788 or OPENAI_BA
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = _DESCRIPTION
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)"
     )
@@ -33,6 +36,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="milliseconds to the first byte: always, and for each 1,000 input tokens not read (default 0,0)",
     )
     parser.add_argument(
+        "--personality",
+        default="openai",
+        metavar="NAME",
+        help="who answers on the OpenAI paths: openai (default), deepseek, groq, vllm, sglang, llamacpp, generic, ...",
+    )
+    parser.add_argument("--block", type=_size, metavar="TOKENS", help="tokens of a vLLM block (default 16)")
+    parser.add_argument("--slots", type=_size, metavar="N", help="slots of llama.cpp (default 4)")
+    parser.add_argument("--capacity", type=_size, default=0, metavar="TOKENS", help="room of a self-hosted engine")
+    parser.add_argument(
+        "--cold", type=_share, default=0.0, metavar="SHARE", help="share of requests to cold machines, 0 to 1"
+    )
+    parser.add_argument(
         "--advance",
         type=_seconds,
         metavar="SECONDS",
@@ -42,29 +57,42 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """0 when done, 2 when it cannot be done."""
-    if options.advance is not None:
-        return _advance(options.host, options.port, options.advance)
-    return _serve(options)
+    try:
+        if options.advance is not None:
+            return _advance(options.host, options.port, options.advance)
+        return _serve(options)
+    except ModuleNotFoundError as missing:
+        if missing.name not in _NEEDED:
+            raise
+        return _refuse(str(missing))
 
 
 def _serve(options: argparse.Namespace) -> int:
-    try:
-        from otel_promptcache.emulator import Emulator
-        from otel_promptcache.emulator.running import bound, serve, url_of
-    except ModuleNotFoundError as missing:
-        return _refuse(str(missing))
+    from otel_promptcache.emulator import Emulator
+    from otel_promptcache.emulator.running import serve
+
     fixed, each = options.ttft
-    emulator = Emulator(latency=lambda uncached, _output: fixed + each * uncached / 1000)
     try:
-        listener = bound(options.host, options.port)
+        emulator = Emulator(
+            latency=lambda uncached, _output: fixed + each * uncached / 1000,
+            personality=options.personality,
+            block=options.block,
+            slots=options.slots,
+            capacity=options.capacity,
+            cold=options.cold,
+        )
+    except ValueError as error:
+        return _refuse(f"--personality: {error}")
+    try:
+        serve(emulator, options.host, options.port, _started)
     except OSError as error:
-        reason = error.strerror or error
-        return _refuse(f"cannot listen on {options.host}:{options.port}: {reason}. --port 0 takes a free port")
-    url = url_of(listener)
+        return _refuse(f"cannot listen on {options.host}:{options.port}: {error.strerror or error}")
+    return 0
+
+
+def _started(url: str) -> None:
     print(f"emulator at {url}  (ANTHROPIC_BASE_URL={url}  OPENAI_BASE_URL={url}/v1)", flush=True)
     print(f"state: {url}/_emulator/state   Ctrl-C ends it", flush=True)
-    serve(emulator, listener)
-    return 0
 
 
 def _advance(host: str, port: int, seconds: float) -> int:
@@ -104,6 +132,19 @@ def _seconds(text: str) -> float:
     if seconds < 0:
         raise argparse.ArgumentTypeError("takes seconds from 0 up: a clock is not moved backwards")
     return seconds
+
+
+def _size(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) >= 1):
+        raise argparse.ArgumentTypeError("takes a whole number from 1 up")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    share = _number(text)
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError("takes a number from 0 to 1")
+    return share
 
 
 def _latency(text: str) -> tuple[float, float]:

@@ -44,6 +44,16 @@ def quarter_bytes(text: str) -> int:
     return -(-size // BYTES_PER_TOKEN)
 
 
+def characters(text: str) -> int:
+    """One token a character: every place in a text is a boundary."""
+    return len(text)
+
+
+def words(text: str) -> int:
+    """One token a word, with the blanks behind it."""
+    return len(text.split())
+
+
 def piece(segment: Segment, tokenizer: Tokenizer) -> Piece:
     """The text of a segment and its tokens."""
     value = segment.value
