@@ -106,6 +106,7 @@ class TestRefusals:
             (["--block", "0"], "from 1 up"),
             (["--cold", "2"], "0 to 1"),
             (["--personality", "nobody"], "known are"),
+            (["--verify", "/nowhere"], "no recordings"),
         ],
     )
     def test_a_bad_option(self, options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 import urllib.request
+from pathlib import Path
 from typing import Final
 
 PORT: Final = 8788
@@ -53,18 +54,38 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="move the clock of the emulator that runs at --host and --port, and end",
     )
+    parser.add_argument(
+        "--verify",
+        metavar="DIR",
+        help="replay the recorded traffic in DIR/cassettes, DIR/selfhosted and DIR/sessions, compare, and end: "
+        "1 when something disagrees that is not explained",
+    )
+    parser.add_argument("--format", choices=("text", "json", "markdown"), default="text", help="of --verify")
 
 
 def run(options: argparse.Namespace) -> int:
-    """0 when done, 2 when it cannot be done."""
+    """0 when done, 1 when a recording disagrees, 2 when it cannot be done."""
     try:
         if options.advance is not None:
             return _advance(options.host, options.port, options.advance)
-        return _serve(options)
+        return _verify(options.verify, options.format) if options.verify is not None else _serve(options)
     except ModuleNotFoundError as missing:
         if missing.name not in _NEEDED:
             raise
         return _refuse(str(missing))
+
+
+def _verify(folder: str, form: str) -> int:
+    from otel_promptcache.cli import _emulate_proof
+    from otel_promptcache.emulator.recording import RecordingError
+
+    try:
+        found = _emulate_proof.proof(Path(folder))
+    except RecordingError as error:
+        return _refuse(str(error))
+    for line in _emulate_proof.FORMATS[form](found):
+        print(line)
+    return 0 if found.holds else 1
 
 
 def _serve(options: argparse.Namespace) -> int:
