@@ -8,7 +8,6 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -51,46 +50,6 @@ class Weather(BaseModel):
     degrees: float
     days: list[str]
     wind: str | None
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
-    with emulator() as running:
-        yield running
-
-
-@pytest.fixture
-def provider(server: Emulator) -> Iterator[Emulator]:
-    """The running emulator, as new."""
-    fresh = Emulator()
-    server.reset()
-    yield server
-    for name in ("answer", "latency", "retry_after", "stall"):
-        setattr(server, name, getattr(fresh, name))
-
-
-@pytest.fixture(scope="module")
-def claude(server: Emulator) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=server.url, api_key="key", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def gpt(server: Emulator) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=server.url + "/v1", api_key="key", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-async def async_claude(server: Emulator) -> AsyncIterator[anthropic.AsyncAnthropic]:
-    async with anthropic.AsyncAnthropic(base_url=server.url, api_key="key", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-async def async_gpt(server: Emulator) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(base_url=server.url + "/v1", api_key="key", max_retries=0) as client:
-        yield client
 
 
 def faulty(fault: str) -> dict[str, Any]:

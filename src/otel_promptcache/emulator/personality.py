@@ -1,7 +1,7 @@
 """Who answers: the rules, the usage fields and the manners of one provider, in a wire format that several share.
 
 A client picks one by the beginning of the path: ``/deepseek/v1/chat/completions``. Without one ``/v1/messages`` is
-Anthropic, ``/v1beta/...`` Gemini, and the OpenAI paths belong to the option ``personality``.
+Anthropic, ``/v1beta/models/...`` Gemini, and the OpenAI paths belong to the option ``personality``.
 """
 
 from __future__ import annotations

@@ -195,13 +195,15 @@ class Sequences:
     def _make_room(self, shelf: _Shelf, now: float) -> None:
         if not self._capacity:
             return
-        alive = sorted((one for one in shelf.stored if one.alive(now)), key=lambda one: one.used)
-        held = sum(one.own for one in alive)
-        for one in alive:
-            if held <= self._capacity:
-                return
-            one.evicted = True
-            held -= one.own
+        alive = sorted((one for one in shelf.stored if one.alive(now)), key=lambda one: one.used, reverse=True)
+        while alive and sum(one.own for one in alive) > self._capacity:
+            leaving = alive.pop()
+            leaving.evicted = True
+            # What another sequence shares with it stays, and is that one's from now on.
+            heirs = [(self.shared(one.parts, leaving.parts), number) for number, one in enumerate(alive)]
+            shared, number = max(heirs, default=(0, 0))
+            if kept := max(0, shared - (leaving.tokens - leaving.own)):
+                alive[number].own += kept
 
 
 def tokens(parts: Iterable[Part]) -> int:

@@ -168,6 +168,7 @@ ROWS: Final[tuple[Rules, ...]] = (
     _openai_earlier(r"", known=False),
     # 2.5 Flash takes a cache resource of 1,024 tokens, as its error says; of implicit reads the page says 2,048.
     _gemini(r"gemini-2\.5", 2048, 1024),
+    _gemini(r"gemini-4-argon", 4096, 0),  # implicit only
     _gemini(r"gemini-(3|4)", 4096, 4096),
     _gemini(r"", 4096, 4096, known=False),
     Rules(

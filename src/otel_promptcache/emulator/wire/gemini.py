@@ -1,6 +1,6 @@
 """Gemini ``generateContent`` on the wire. Shapes follow the types of google-genai 3.4 and recorded answers.
 
-Model, method and ``alt`` stand in the URL; the server puts ``model`` and ``stream`` into the body it hands on.
+Version, model, method and ``alt`` stand in the URL; the server puts ``model`` and ``stream`` into the body it hands on.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from otel_promptcache.providers._wire import as_list
 from otel_promptcache.providers.rules import rules_for
 
 dialect: Final[Dialect] = adapter
-path: Final = "/v1beta/models/{model}:generateContent"
-stream_path: Final = "/v1beta/models/{model}:streamGenerateContent"
-count_path: Final = "/v1beta/models/{model}:countTokens"
-contents_path: Final = "/v1beta/cachedContents"
+path: Final = "/{version}/models/{model}:generateContent"
+stream_path: Final = "/{version}/models/{model}:streamGenerateContent"
+count_path: Final = "/{version}/models/{model}:countTokens"
+contents_path: Final = "/{version}/cachedContents"
 end: Final = b""
 max_body: Final = 20 * 2**20
 
