@@ -319,8 +319,8 @@ EXPLANATIONS: Final = (
         "it is shorter than the minimum that the provider documents, and was read all the same", _below_minimum
     ),
     Explanation(
-        "it reads more than any earlier request of the recording has in common with it, and a rerun does not fit either: "
-        "the cache held other prompts from before the recording",
+        "it reads more than any earlier request of the recording has in common with it, and a rerun does not fit "
+        "either: the cache held other prompts from before the recording",
         _from_before,
     ),
     Explanation(
