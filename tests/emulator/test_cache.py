@@ -674,6 +674,11 @@ class TestTokens:
         segments = anthropic.prompt(body).segments
         assert [piece(segment, quarter_bytes).tokens for segment in segments] == [0, 1]
 
+    def test_a_parameter_that_is_a_word_is_no_text_either(self) -> None:
+        """``tool_choice: "required"`` is a string on the wire."""
+        (choice,) = openai_chat.prompt({"tool_choice": "required"}).segments
+        assert piece(choice, quarter_bytes).tokens == 0
+
     def test_structures_are_their_compact_json(self) -> None:
         """Markers left out."""
         call = {"type": "tool_use", "id": "t", "name": "find", "input": {"q": "ü"}}

@@ -18,6 +18,8 @@ from otel_promptcache.emulator.server import application
 
 HOST: Final = "127.0.0.1"
 
+_BACKLOG: Final = 2048
+
 _PATIENCE: Final = 5.0
 """Seconds in which a server has to start or stop; answers under way are given a fifth of them to end."""
 
@@ -95,6 +97,7 @@ def _listener(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(_BACKLOG)  # from here on connections wait, though nobody serves them yet
     except OSError as error:
         listener.close()
         if error.errno != errno.EADDRINUSE:
