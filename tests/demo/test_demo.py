@@ -202,11 +202,7 @@ class TestCommand:
     def test_stopping(self, number: signal.Signals, status: int) -> None:
         """Ctrl-C ends everything that was started, without a word."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "otel_promptcache", "demo"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            # What a shell starts in the background ignores Ctrl-C, and so would everything that these tests start.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+            [sys.executable, "-m", "otel_promptcache", "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         started = children(process.pid)
         try:
