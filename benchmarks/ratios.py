@@ -1,37 +1,56 @@
-"""Ratios of one run of the peers' benchmark: ours to each peer, case by case.
+"""What each instrumentation adds to a call, as a share of the bare call, and ours against the others.
 
     python benchmarks/ratios.py bench.jsonl
 
-A figure below zero or within the spread of the uninstrumented control is noise, and is shown as such.
+A machine's clock changes from one process to the next by more than what is measured, so every figure is first
+divided by the uninstrumented call of the same process; of several runs the median counts. A share within that of a
+control that instruments nothing is noise, and a ratio to it is shown as such.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections import defaultdict
 from pathlib import Path
+from statistics import median
+
+OURS = "promptcache"
+CONTROL = "none"
 
 
 def main(path: str) -> None:
-    rows = {row["peer"]: row["cases"] for row in map(json.loads, Path(path).read_text().splitlines())}
-    ours, control = rows.pop("promptcache"), rows.pop("none", {})
-    peers = list(rows)
-    print("| case | ours, µs | " + " | ".join(f"{peer}, µs | ours / {peer}" for peer in peers) + " |")
+    shares, micros = measured(path)
+    peers = [peer for peer in shares if peer not in (OURS, CONTROL)]
+    print("| case | ours | " + " | ".join(f"{peer} | ours / {peer}" for peer in peers) + " |")
     print("|---" * (2 + 2 * len(peers)) + "|")
-    for case, mine in ours.items():
-        noise = abs(control.get(case, {}).get("added_us", 0.0))
-        cells = [case, _micros(mine)]
+    for case, mine in shares[OURS].items():
+        noise = abs(shares[CONTROL].get(case, 0.0))
+        cells = [case, f"{mine:+.1%} ({micros[OURS][case]:+.0f} µs)"]
         for peer in peers:
-            theirs = rows[peer][case]
-            cells.append(_micros(theirs))
-            added, other = mine.get("added_us"), theirs.get("added_us")
-            usable = added is not None and other is not None and other > noise
-            cells.append(f"{added / other:.2f}" if usable else "noise")
+            theirs = shares[peer].get(case)
+            if theirs is None:
+                cells += ["failed", ""]
+            else:
+                ratio = f"{mine / theirs:.2f}" if theirs > max(noise, 0.01) else "noise"
+                cells += [f"{theirs:+.1%} ({micros[peer][case]:+.0f} µs)", ratio]
         print("| " + " | ".join(cells) + " |")
 
 
-def _micros(case: dict[str, float]) -> str:
-    return f"{case['added_us']:+.0f}" if "added_us" in case else "failed"
+def measured(path: str) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """Medians over all runs, by peer and case: the share of the bare call that is added, and microseconds."""
+    shares: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    micros: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in map(json.loads, Path(path).read_text().splitlines()):
+        for case, found in row["cases"].items():
+            if "error" not in found:
+                shares[row["peer"]][case].append(found["added_us"] / found["base_us"])
+                micros[row["peer"]][case].append(found["added_us"])
+    return _medians(shares), _medians(micros)
+
+
+def _medians(found: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:
+    return {peer: {case: median(values) for case, values in cases.items()} for peer, cases in found.items()}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 #
 #   make bench                    native, official and ours
 #   PEERS="official openinference" make bench
-#   ROUNDS=9 make bench           more rounds, steadier medians
+#   RUNS=9 make bench             more runs of every process, steadier medians
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
@@ -28,10 +28,11 @@ wanted=${PEERS:-official}
 bash "$peers/setup.sh" $wanted
 
 echo
-echo "== CPU microseconds added to a call, medians of paired blocks =="
+echo "== CPU time added to a call, as a share of the bare call: medians of ${RUNS:-3} runs =="
 cd "$peers"
-# shellcheck disable=SC2086
-ROUNDS=${ROUNDS:-5} bash ./run.sh none native $wanted promptcache
+for _ in $(seq "${RUNS:-3}"); do
+    # shellcheck disable=SC2086
+    ROUNDS=${ROUNDS:-3} bash ./run.sh none native $wanted promptcache >/dev/null 2>&1
+done
 cd "$root"
-echo
 .venv/bin/python benchmarks/ratios.py "$BENCH_OUT"
