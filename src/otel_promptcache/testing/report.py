@@ -34,6 +34,9 @@ def hit_ratio(calls: Iterable[Call]) -> float | None:
 
 
 def low_ratio(calls: Sequence[Call], ratio: float | None, wanted: float) -> str:
+    if ratio is None and all(call.error for call in calls):
+        title = f"the hit ratio is unknown, not {wanted:g}: all of {_calls(len(calls))} failed"
+        return _message(title, _details(calls, verdict_lines), calls)
     if ratio is None:
         title = f"the hit ratio is unknown, not {wanted:g}: none of {_calls(len(calls))} reported token counts"
         return _message(title, [REASON_INFO[Reason.USAGE_NOT_REPORTED].fix], calls)
@@ -92,7 +95,7 @@ def not_as_snapshot(test: str, file: str, found: Sequence[Mismatch]) -> str:
     for one in found[:_MAX_DETAILS]:
         if one.difference is not None:
             at = one.difference
-            lines.append(f"  prefix {one.number} differs at {at}: {_cause(at.cause)}")
+            lines.append(f"  prefix {one.number} differs at {at}" + ("" if at.marker else f": {_cause(at.cause)}"))
             lines += [f"    {line}" for line in _consequence(at)]
         elif one.old is None and one.new is not None:
             lines.append(f"  prefix {one.number} is sent in addition, to {one.new.model}")
