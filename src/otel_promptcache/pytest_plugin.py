@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -31,7 +32,15 @@ _ENVIRONMENT: Final[Mapping[str, str]] = {
     "GOOGLE_GEMINI_BASE_URL": "{url}",
     "GEMINI_API_KEY": "no-key-needed",
 }
-_FOREIGN: Final = ("ANTHROPIC_AUTH_TOKEN", "GOOGLE_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
+_FOREIGN: Final = (
+    "ANTHROPIC_AUTH_TOKEN",
+    "ANTHROPIC_CUSTOM_HEADERS",
+    "GOOGLE_API_KEY",
+    "GOOGLE_GENAI_USE_VERTEXAI",
+    "OPENAI_CUSTOM_HEADERS",
+    "OPENAI_ORG_ID",
+    "OPENAI_PROJECT_ID",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,10 +58,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_SHELF] = Shelf(config)
-
-
 # --- Fixtures -----------------------------------------------------------------------------------------------
 
 
@@ -61,8 +66,8 @@ def promptcache(request: pytest.FixtureRequest) -> Iterator[Recording]:
     """Every call of the anthropic and openai SDKs in this test, and assertions about them."""
     from otel_promptcache.testing import recording
 
-    shelf = request.config.stash[_SHELF]
-    with recording(key=shelf.key, check=partial(shelf.check, request.node.nodeid)) as made:
+    shelf = _shelf(request.config)
+    with recording(key=shelf.key, check=partial(shelf.check, request.node.nodeid, {})) as made:
         if "promptcache_emulator" in request.fixturenames:
             made.clock = request.getfixturevalue("promptcache_emulator").clock.now
         yield made
@@ -98,15 +103,23 @@ class Shelf:
     def __init__(self, config: pytest.Config) -> None:
         self.update = bool(config.getoption(UPDATE))
         self._root = config.rootpath
+        self._folder = config.invocation_params.dir
         self.path = Path(self._root, str(config.getini(FILE)))
-        self.shown = os.path.relpath(self.path, config.invocation_params.dir)
-        self.changed: dict[str, list[Prefix]] = {}
+        self.changed: dict[str, Sequence[Prefix]] = {}
         self.collected: set[str] = set()
         """Node ids of the tests of this run, those left out by ``-k`` or ``-m`` too."""
         self.whole_files = not any("::" in argument for argument in config.args)
         self.said: list[str] = []
         self._input: Mapping[str, Any] = getattr(config, "workerinput", {})
         self._snapshot: Snapshot | None = None
+
+    @property
+    def shown(self) -> str:
+        """The file as a person would name it where pytest was called."""
+        try:
+            return os.path.relpath(self.path, self._folder)
+        except ValueError:  # on another drive of Windows
+            return str(self.path)
 
     @property
     def is_worker(self) -> bool:
@@ -130,13 +143,21 @@ class Shelf:
     def key(self) -> str:
         return self.snapshot.key
 
-    def check(self, nodeid: str, name: str, prefixes: Sequence[Prefix]) -> None:
-        """Compares the prefixes of a test with the snapshot, or takes them over where the run is to renew it."""
+    def check(self, nodeid: str, before: dict[str, Sequence[Prefix]], name: str, prefixes: Sequence[Prefix]) -> None:
+        """Compares the prefixes of a test with the snapshot, or takes them over where the run is to renew it.
+        ``before``: what this run of the test has asked so far, by name."""
         __tracebackhide__ = True
         from otel_promptcache.snapshot import compare
         from otel_promptcache.testing import report
 
         full = nodeid + (f"#{name}" if name else "")
+        if name in before and compare(before[name], prefixes):
+            self.changed.pop(full, None)
+            raise AssertionError(
+                f"assert_matches_snapshot({name!r}) was called twice in {nodeid}, with other prefixes the second time, "
+                "and no snapshot can be both: give each a name="
+            )
+        before[name] = list(prefixes)
         if self.update:
             self.changed[full] = list(prefixes)
             return
@@ -172,6 +193,7 @@ class Shelf:
         renewed = [name for name in self.changed if name in before.tests and after.tests[name] != before.tests[name]]
         if not (added or renewed or gone):
             return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
         beside.write_text(dumped(after), encoding="utf-8")
         beside.replace(self.path)
@@ -188,23 +210,56 @@ _WORKER_KEY: Final = "promptcache_key"
 _WORKER_OUTPUT: Final = "promptcache"
 
 
+def _shelf(config: pytest.Config) -> Shelf:
+    """Made when it is first asked for: most runs never do."""
+    if _SHELF not in config.stash:
+        config.stash[_SHELF] = Shelf(config)
+    return config.stash[_SHELF]
+
+
+def _updates(config: pytest.Config) -> bool:
+    return bool(config.getoption(UPDATE))
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Outside of tests: what is wrong with the file is said as pytest says it of its options."""
+    from otel_promptcache.snapshot import SnapshotError
+
+    try:
+        yield
+    except (SnapshotError, OSError) as error:
+        raise pytest.UsageError(f"promptcache: {error}") from None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """A snapshot that cannot be renewed is refused before the tests run, not after."""
+    if _updates(session.config):
+        with _refusing():
+            _ = _shelf(session.config).snapshot
+
+
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     for item in items:
-        item.config.stash[_SHELF].collected.add(item.nodeid)
+        if _updates(item.config):
+            _shelf(item.config).collected.add(item.nodeid)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    session.config.stash[_SHELF].collected.update(item.nodeid for item in session.items)
+    if _updates(session.config):
+        _shelf(session.config).collected.update(item.nodeid for item in session.items)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    shelf = session.config.stash[_SHELF]
-    if not shelf.update:
+    if not _updates(session.config):
         return
+    shelf = _shelf(session.config)
     output = getattr(session.config, "workeroutput", None)
     if output is None:
-        shelf.write()
+        with _refusing():
+            shelf.write()
     elif shelf.changed or shelf.collected:
         from otel_promptcache.snapshot import Snapshot, dumped
 
@@ -215,9 +270,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """pytest-xdist is about to start a worker: all of them make a new snapshot under one key."""
-    shelf = node.config.stash[_SHELF]
-    if shelf.update:
-        node.workerinput[_WORKER_KEY] = shelf.key
+    if _updates(node.config):
+        node.workerinput[_WORKER_KEY] = _shelf(node.config).key
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -227,11 +281,11 @@ def pytest_testnodedown(node: Any, error: object) -> None:  # noqa: ARG001
     if handed is not None:
         from otel_promptcache.snapshot import loaded
 
-        shelf = node.config.stash[_SHELF]
+        shelf = _shelf(node.config)
         shelf.changed |= loaded(handed[0]).tests
         shelf.collected |= set(handed[1])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for line in config.stash[_SHELF].said:
+    for line in _shelf(config).said if _updates(config) else ():
         terminalreporter.write_line(f"promptcache: {line}")

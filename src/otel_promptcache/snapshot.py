@@ -14,6 +14,7 @@ import secrets
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, Final, NamedTuple
 
 from otel_promptcache import diagnosis, fingerprint
@@ -67,9 +68,18 @@ class Prefix(NamedTuple):
         """Bytes."""
         return sum(part.size for part in self.parts)
 
-    def same_as(self, other: Prefix) -> bool:
-        """Whether a provider would take the one for the other."""
+    @property
+    def marks(self) -> tuple[int, ...]:
+        """The lifetime of the breakpoint behind each part, 0 for none."""
+        return tuple(part.ttl for part in self.parts)
+
+    def same_text(self, other: Prefix) -> bool:
+        """Whether a provider would take the one for the other, wherever their breakpoints are."""
         return self[:3] == other[:3] and [part.digest for part in self.parts] == [part.digest for part in other.parts]
+
+    def same_as(self, other: Prefix) -> bool:
+        """Whether a provider would take the one for the other, and keep the same entries of both."""
+        return self.same_text(other) and self.marks == other.marks
 
 
 class Difference(NamedTuple):
@@ -82,6 +92,8 @@ class Difference(NamedTuple):
     before: int = 0
     """Parts in front of it, which are the same."""
     section: Section = Section.PARAMETERS
+    marker: bool = False
+    """Whether it is a breakpoint, not the text in front of it."""
 
     def __str__(self) -> str:
         line = f" line {self.line}" if self.line else ""
@@ -132,6 +144,8 @@ def difference(old: Prefix, new: Prefix) -> Difference | None:
         return None
     if (old.dialect, old.provider, old.model) != (new.dialect, new.provider, new.model):
         return Difference(Reason.MODEL_CHANGED, "model")
+    if old.same_text(new):
+        return _other_marks(old, new)
     known: dict[tuple[str, str], Info] = {}
     # What follows a prefix is the messages, whose own digests are not kept.
     before, after = ([_info(part, known) for part in (*one.parts, _END)] for one in (old, new))
@@ -142,6 +156,40 @@ def difference(old: Prefix, new: Prefix) -> Difference | None:
     reason = diagnosis.REASON_OF_SECTION[found.place.section]
     path = BY_NAME[new.dialect].path(found.place)
     return Difference(reason, path, found.cause, found.line, at, found.place.section)
+
+
+def differences(old: Prefix, new: Prefix) -> list[Difference]:
+    """The first difference and, where the text is another and no part is marked any more, the lost breakpoint too: a
+    changed text is written again once, without a breakpoint it is never read."""
+    first = difference(old, new)
+    if first is None:
+        return []
+    lost = any(old.marks) and not any(new.marks) and not first.marker and first.reason is not Reason.MODEL_CHANGED
+    return [first, _lost_mark(old, max(at for at, ttl in enumerate(old.marks) if ttl))] if lost else [first]
+
+
+def _other_marks(old: Prefix, new: Prefix) -> Difference:
+    """Where two prefixes of the same text differ in their breakpoints: the first that is gone, else the first."""
+    changed = [at for at, (before, after) in enumerate(zip(old.marks, new.marks, strict=True)) if before != after]
+    gone = next((at for at in changed if not new.marks[at]), None)
+    if gone is not None:
+        return _lost_mark(old, gone)
+    at = changed[0]
+    path, section = _marker_path(old, at), old.parts[at].section
+    if old.marks[at]:
+        return Difference(Reason.PARAMETERS_CHANGED, f"{path}.ttl", None, None, at, section, marker=True)
+    return Difference(Reason.PARAMETERS_CHANGED, path, Cause.ADDED, None, at, section, marker=True)
+
+
+def _lost_mark(old: Prefix, at: int) -> Difference:
+    section = old.parts[at].section
+    path = _marker_path(old, at)
+    return Difference(Reason.BREAKPOINT_MISSING, path, Cause.REMOVED, None, at, section, marker=True)
+
+
+def _marker_path(prefix: Prefix, at: int) -> str:
+    marker = "cache_control" if prefix.dialect == "anthropic" else "prompt_cache_breakpoint"
+    return f"{BY_NAME[prefix.dialect].path(_segment(prefix.parts[at]))}.{marker}"
 
 
 _END: Final = Part(Section.MESSAGES, Kind.TEXT, 0, -1, "", "", 0, None, 0)
@@ -165,22 +213,30 @@ class Mismatch(NamedTuple):
     sent in addition."""
 
     number: int
-    """Among the prefixes of the test, from 1."""
+    """Among the prefixes that the test sends, from 1; among those of its snapshot where it is sent no longer."""
     difference: Difference | None
     old: Prefix | None
     new: Prefix | None
 
 
 def compare(old: Sequence[Prefix], new: Sequence[Prefix]) -> list[Mismatch]:
-    """What became of each prefix of a test, in order; empty when all are as they were."""
+    """What became of each prefix of a test; empty when all are as they were. Their order says nothing: calls that run
+    at once come in any. What is the same belongs together, then what has the same text, then the rest as it comes."""
+    before, after = dict(enumerate(old, 1)), dict(enumerate(new, 1))
     found = []
-    for index in range(max(len(old), len(new))):
-        before = old[index] if index < len(old) else None
-        after = new[index] if index < len(new) else None
-        parted = difference(before, after) if before is not None and after is not None else None
-        if parted is not None or before is None or after is None:
-            found.append(Mismatch(index + 1, parted, before, after))
-    return found
+    for alike in (Prefix.same_as, Prefix.same_text):
+        for number, one in list(before.items()):
+            match = next((at for at, other in after.items() if alike(one, other)), 0)
+            if match:
+                del before[number]
+                other = after.pop(match)
+                if not one.same_as(other):
+                    found.append(Mismatch(match, difference(one, other), one, other))
+    for was, at in zip_longest(before, after, fillvalue=0):
+        old_one, new_one = before.get(was), after.get(at)
+        parted = difference(old_one, new_one) if old_one is not None and new_one is not None else None
+        found.append(Mismatch(at or was, parted, old_one, new_one))
+    return sorted(found, key=lambda one: one.number)
 
 
 # --- The file -----------------------------------------------------------------------------------------------
@@ -205,7 +261,7 @@ class Snapshot:
 def _with_production(prefix: Prefix, old: Sequence[Prefix]) -> Prefix:
     if prefix.production is not None:
         return prefix
-    same = (one.production for one in old if one.production is not None and one.same_as(prefix))
+    same = (one.production for one in old if one.production is not None and one.same_text(prefix))
     return prefix._replace(production=next(same, None))
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from otel_promptcache.analysis.ledger import LedgerCall
-from otel_promptcache.analysis.pricetag import DAY, PriceTag, changes, tags
+from otel_promptcache.analysis.pricetag import DAY, Comparison, PriceTag, changes, tags
 from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.providers import BY_NAME
 from otel_promptcache.snapshot import Prefix, Snapshot, SnapshotError, take
@@ -55,10 +55,27 @@ def call(at: float, of: Prefix, read: int = 2000, conversation: str = "c", **mor
 def price(old: Prefix, new: Prefix, *ledger: LedgerCall, days: float | None = None) -> PriceTag:
     """The tag of the only change."""
     base, head = (Snapshot("key", {"test": [one]}) for one in (old, new))
-    ((tag,), _) = tags(changes(base, head), ledger, days)
+    ((tag,), _) = tags(changes(base, head).changed, ledger, days)
     return tag
 
 
+def compared(old: list[Prefix], new: list[Prefix]) -> Comparison:
+    """The prefixes of one test, before and after."""
+    return changes(Snapshot("key", {"test": old}), Snapshot("key", {"test": new}))
+
+
+def blocks(*lifetimes: int, text: str = "words " * 500) -> Prefix:
+    """A system block for each lifetime of its breakpoint in seconds, 0 for none."""
+    control = {300: {"type": "ephemeral"}, 3600: {"type": "ephemeral", "ttl": "1h"}}
+    found = [
+        {"type": "text", "text": f"{number} {text}"} | ({"cache_control": control[ttl]} if ttl else {})
+        for number, ttl in enumerate(lifetimes)
+    ]
+    body = {"model": MODEL, "system": found, "messages": [{"role": "user", "content": "hello"}]}
+    return take(BY_NAME["anthropic"].prompt(body), "anthropic", KEY, DEPLOYMENT)
+
+
+GONE = prefix("another agent")
 OLD, NEW = prefix("one\ntwo\nthree"), prefix("one\nTWO\nthree")
 
 
@@ -166,6 +183,12 @@ class TestOneRewrite:
         )
         assert tag.usd_once == pytest.approx((2000 + 3000 + 5000) * PREMIUM)
 
+    def test_days_that_are_said_to_be_fewer(self) -> None:
+        """Change the calls a day; one rewrite is one rewrite."""
+        ledger = [call(0, OLD, 0, cost_read=0.0), call(DAY, OLD, 5000)]
+        assert price(OLD, NEW, *ledger, days=0.1).usd_once == pytest.approx(5000 * PREMIUM)
+        assert price(OLD, NEW, *ledger, days=2).usd_once == pytest.approx(5000 * PREMIUM / 2)
+
     def test_is_never_more_than_a_day_of_varying_in_a_day(self) -> None:
         """One rewrite of everything costs no more than to rewrite it with each call of the ledger."""
         ledger = [call(hour * 3600.0, OLD, 2000 + hour * 10, f"c{hour % 5}") for hour in range(25)]
@@ -173,6 +196,41 @@ class TestOneRewrite:
         assert tag.usd_once is not None
         assert tag.usd_a_day is not None
         assert 0 < tag.usd_once < tag.usd_a_day
+
+
+class TestABreakpoint:
+    """The text is what it was; what is cached of it is not."""
+
+    def test_that_is_gone(self) -> None:
+        """What the calls read they pay for as uncached from then on, every day: no rewrite ends that."""
+        tag = price(blocks(300), blocks(0), call(0, blocks(300)), call(2 * DAY, blocks(300), 3000))
+        assert tag.change.lasting
+        assert tag.usd_a_day == pytest.approx(5000 * 2.7e-6 / 2)
+        assert tag.usd_once == 0
+
+    def test_another_one_that_is_left(self) -> None:
+        """Keeps what stands in front of it; further back, everything."""
+        ledger = [call(0, blocks(300, 300), 4000), call(DAY, blocks(300, 300), 4000)]
+        share = int(4000 * blocks(0, 0).parts[0].size / blocks(0, 0).size)
+        front = price(blocks(300, 300), blocks(300, 0), *ledger)
+        assert front.usd_a_day == pytest.approx(2 * (4000 - share) * 2.7e-6)
+        assert price(blocks(300, 300), blocks(0, 300), *ledger).usd_a_day == 0
+
+    def test_that_goes_with_its_text(self) -> None:
+        """Is a change beside the other one."""
+        found = compared([blocks(300)], [blocks(0, text="other words")])
+        assert [change.lasting for change in found.changed] == [False, True]
+
+    def test_that_is_new(self) -> None:
+        """Takes nothing away."""
+        tag = price(blocks(0), blocks(300), call(0, blocks(0)), call(DAY, blocks(0)))
+        assert (tag.calls, tag.usd_once, tag.usd_a_day, tag.unknown) == (2, 0, 0, "")
+
+    def test_that_lives_for_another_time(self) -> None:
+        """Costs what nobody knows."""
+        tag = price(blocks(300), blocks(3600), call(0, blocks(300)), call(DAY, blocks(300)))
+        assert tag.usd_a_day is None
+        assert "another lifetime" in tag.unknown
 
 
 class TestUnknown:
@@ -211,16 +269,47 @@ class TestChanges:
 
     def test_the_same_change_once(self) -> None:
         """With every test that says so."""
-        base = Snapshot("key", {"a": [OLD], "b": [OLD], "c": [prefix("other")], "gone": [OLD]})
-        head = Snapshot("key", {"a": [NEW], "b": [NEW], "c": [prefix("other")], "new": [NEW]})
-        (change,) = changes(base, head)
+        base = Snapshot("key", {"a": [OLD], "b": [OLD], "c": [prefix("other")], "gone": [GONE]})
+        head = Snapshot("key", {"a": [NEW], "b": [NEW], "c": [prefix("other")], "new": [prefix("new")]})
+        (change,), gone, new = changes(base, head)
+        assert (gone, new) == (("gone",), ("new",))
         assert (change.tests, change.difference.path, change.difference.line) == (("a", "b"), "system", 2)
         assert not change.varies
 
     def test_several_prefixes_where_there_was_one(self) -> None:
         """The calls of one test no longer agree."""
-        (change,) = changes(Snapshot("key", {"a": [OLD]}), Snapshot("key", {"a": [NEW, prefix("one\n2\nthree")]}))
+        (change,) = compared([OLD], [NEW, prefix("one\n2\nthree")]).changed
         assert change.varies
+
+    def test_in_another_order(self) -> None:
+        """Calls that run at once, and one that comes first now, change nothing of the others."""
+        assert compared([OLD, GONE], [GONE, OLD]) == Comparison([])
+        assert compared([OLD, GONE], [prefix("new"), OLD, GONE]) == Comparison([], (), ("test",))
+
+    def test_a_prefix_that_is_sent_no_longer(self) -> None:
+        """Was not compared with anything."""
+        assert compared([OLD, GONE], [OLD]) == Comparison([], ("test",))
+
+    @pytest.mark.parametrize(
+        ("old", "new", "places"),
+        [
+            (OLD, OLD, []),
+            (OLD, NEW, ["system"]),
+            (OLD, prefix("one\ntwo\nthree", tools=tools("a")), ["tools[0]"]),
+            (OLD, prefix("all new"), None),
+            (OLD, prefix("one\nTWO\nthree", tools=tools("a")), None),
+        ],
+        ids=["equal", "edited", "added", "another", "two places"],
+    )
+    def test_a_test_that_was_renamed(self, old: Prefix, new: Prefix, places: list[str] | None) -> None:
+        """Is compared under its new name; one that has little in common is another test."""
+        found = changes(Snapshot("key", {"a": [old]}), Snapshot("key", {"other": [GONE], "b": [new]}))
+        if places is None:
+            assert found == Comparison([], ("a",), ("other", "b"))
+        else:
+            assert [change.difference.path for change in found.changed] == places
+            assert {test for change in found.changed for test in change.tests} <= {"b"}
+            assert (found.gone, found.new) == ((), ("other",))
 
     def test_different_keys(self) -> None:
         """Would make everything a change."""

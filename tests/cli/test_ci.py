@@ -64,16 +64,23 @@ def _export(document: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
     return {"resourceLogs": [resource | {"scopeLogs": [scope | {"logRecords": [record]}]}]}
 
 
-def snapshot(emulated: Emulator, system: str, monkeypatch: pytest.MonkeyPatch, deployment: str = DEPLOYMENT) -> str:
+def snapshot(
+    emulated: Emulator,
+    system: str,
+    monkeypatch: pytest.MonkeyPatch,
+    deployment: str = DEPLOYMENT,
+    test: str = "tests/test_chat.py::test_chat",
+    mark: bool = True,
+) -> str:
     """The file that a test with this system prompt writes: another account, another endpoint, no production."""
     monkeypatch.setenv("OTEL_PROMPTCACHE_HASH_KEY", deployment)
     with (
         recording(key="key-of-the-snapshot") as recorded,
         anthropic.Anthropic(base_url=emulated.url, api_key="sk-of-a-test") as client,
     ):
-        client.messages.create(**message(system, "hello"))
+        client.messages.create(**message(system, "hello", mark=mark))
     monkeypatch.delenv("OTEL_PROMPTCACHE_HASH_KEY")
-    return dumped(Snapshot("key-of-the-snapshot", {"tests/test_chat.py::test_chat": recorded.prefixes}))
+    return dumped(Snapshot("key-of-the-snapshot", {test: recorded.prefixes}))
 
 
 @pytest.fixture
@@ -200,7 +207,73 @@ class TestLimits:
         assert main(command) == 0
         assert "price unknown: the old snapshot is under the deployment key" in capsys.readouterr().out
         assert main([*command, "--max-usd-once", "1000"]) == 1
-        assert "the old snapshot is under the deployment key" in capsys.readouterr().err
+        shown = capsys.readouterr()
+        assert "the old snapshot is under the deployment key" in shown.err
+        assert "`--max-usd-once 1000`: **not judged**: a price is unknown." in shown.out
+        assert main([*command, "--max-usd-once", "1000", "--format", "json"]) == 1
+        assert json.loads(capsys.readouterr().out)["limits"] == [
+            {"option": "--max-usd-once", "usd": 1000, "exceeded": False, "judged": False}
+        ]
+
+    def test_a_lost_breakpoint(
+        self,
+        emulated: Emulator,
+        files: Path,
+        ledger: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """Is lost every day, whichever limit is set."""
+        unmarked = snapshot(emulated, SYSTEM, monkeypatch, mark=False)
+        (files / "promptcache.snapshot.json").write_text(unmarked)
+        a_day = sum(reads(ledger)) * 2.7e-6 / 2
+        command = ["ci", "--ledger", str(ledger), "--base", "base.json"]
+        assert main(command) == 0
+        assert (
+            "- changes `system[0].cache_control` (removed); 9 calls a day on `/chat`; "
+            f"what they read up to here they would pay in full: +{_money(a_day)} a day\n"
+        ) in capsys.readouterr().out
+        for limit in ("--max-usd-once", "--max-usd-per-day"):
+            assert main([*command, limit, f"{a_day / 2}"]) == 1
+            assert f"are more than {limit}" in capsys.readouterr().err
+            assert main([*command, limit, f"{a_day * 2}"]) == 0
+
+    def test_a_test_that_is_gone(
+        self,
+        emulated: Emulator,
+        files: Path,
+        ledger: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """Nothing was compared: that is not nothing."""
+        other = snapshot(emulated, "another agent", monkeypatch, test="tests/test_other.py::test_other")
+        (files / "promptcache.snapshot.json").write_text(other)
+        command = ["ci", "--ledger", str(ledger), "--base", "base.json"]
+        assert main(command) == 0
+        shown = capsys.readouterr().out
+        assert "could not be compared: `tests/test_chat.py::test_chat`, with prefixes that are sent no longer" in shown
+        assert "could not be compared: `tests/test_other.py::test_other`, with prefixes that are new" in shown
+        assert "Nothing" not in shown
+        assert main([*command, "--max-usd-once", "1000"]) == 1
+        assert "**not judged**: not everything could be compared." in capsys.readouterr().out
+
+    def test_a_test_that_was_renamed(
+        self,
+        emulated: Emulator,
+        files: Path,
+        ledger: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """Is compared all the same."""
+        renamed = snapshot(emulated, CHANGED, monkeypatch, test="tests/test_renamed.py::test_chat")
+        (files / "promptcache.snapshot.json").write_text(renamed)
+        assert main(["ci", "--ledger", str(ledger), "--base", "base.json", "--max-usd-once", "1000"]) == 0
+        shown = capsys.readouterr().out
+        assert "changes `system[0]` line 12 (edited); 9 calls a day" in shown
+        assert "told by `tests/test_renamed.py::test_chat`" in shown
+        assert "could not be compared" not in shown
 
 
 class TestBase:
@@ -244,11 +317,28 @@ class TestBase:
         assert "Nothing:" in capsys.readouterr().out
 
     def test_the_first_snapshot(self, repository: Path, ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        """Changes nothing: there was none before."""
+        """Is compared with nothing, which is said and holds no limit."""
         git("mv", "promptcache.snapshot.json", "other.json")
         git("commit", "-q", "-m", "rename")
-        assert main(["ci", "--ledger", str(ledger), "--snapshot", "other.json"]) == 0
-        assert "Nothing:" in capsys.readouterr().out
+        command = ["ci", "--ledger", str(ledger), "--snapshot", "other.json"]
+        assert main(command) == 0
+        assert "Not known: the base has no snapshot" in capsys.readouterr().out
+        assert main([*command, "--max-usd-once", "1000"]) == 1
+        assert "**not judged**: the base has no snapshot." in capsys.readouterr().out
+
+    def test_a_repository_that_git_cannot_read(
+        self, repository: Path, ledger: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Is no empty snapshot: it fails with git's own words."""
+        blob = subprocess.run(
+            ["git", "rev-parse", "main:promptcache.snapshot.json"], check=True, capture_output=True, text=True
+        ).stdout.strip()
+        (repository / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+        assert main(["ci", "--ledger", str(ledger), "--base", "main"]) == 2
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert "cannot be read: " in shown.err
+        assert "fatal: " in shown.err
 
 
 def git(*words: str) -> None:
@@ -295,10 +385,19 @@ class TestWhatIsMissing:
         assert said in shown.err
 
     @pytest.mark.parametrize(
-        "wrong", [["--days", "0"], ["--max-usd-once", "-1"], ["--max-usd-per-day", "nan"], ["--format", "xml"]]
+        ("wrong", "said"),
+        [
+            (["--days", "0"], "takes a number of days, more than 0, not '0'"),
+            (["--days", "a week"], "takes a number of days, more than 0, not 'a week'"),
+            (["--max-usd-once", "-1"], "takes USD, 0 or more, not '-1'"),
+            (["--max-usd-once", "abc"], "takes USD, 0 or more, not 'abc'"),
+            (["--max-usd-per-day", "nan"], "takes USD, 0 or more, not 'nan'"),
+            (["--format", "xml"], "invalid choice"),
+        ],
     )
-    def test_wrong_options(self, wrong: list[str], files: Path) -> None:
+    def test_wrong_options(self, wrong: list[str], said: str, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """Are refused before anything is read."""
         with pytest.raises(SystemExit) as caught:
             main(["ci", "--ledger", "x", *wrong])
         assert caught.value.code == 2
+        assert said in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -122,6 +123,55 @@ class TestFixtures:
         )
         result.stdout.no_fnmatch_line("*recording.py*")
 
+    def test_the_environment_of_the_machine(self, project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Leads no client elsewhere, and adds nothing to its requests."""
+        write(
+            project,
+            test_it="""
+            import os
+            import anthropic
+            import openai
+            from google import genai
+
+            def test_clients(promptcache_emulator):
+                gemini = genai.Client()
+                assert not gemini.vertexai
+                gemini.models.generate_content(model="gemini-2.5-flash", contents="one")
+                ask(SYSTEM, "one")
+                openai.OpenAI().chat.completions.create(model="gpt-5", messages=[{"role": "user", "content": "one"}])
+                assert len(promptcache_emulator.requests) == 3
+                for client in (anthropic.Anthropic(), openai.OpenAI()):
+                    assert "x-of-the-machine" not in {name.lower() for name in client.default_headers}
+            """,
+        )
+        monkeypatch.setenv("GOOGLE_GENAI_USE_VERTEXAI", "true")
+        monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "none")
+        monkeypatch.setenv("GOOGLE_CLOUD_LOCATION", "nowhere")
+        for name in ("ANTHROPIC_CUSTOM_HEADERS", "OPENAI_CUSTOM_HEADERS"):
+            monkeypatch.setenv(name, "X-Of-The-Machine: yes")
+        project.runpytest().assert_outcomes(passed=1)
+
+    def test_a_provider_that_fails(self, project: pytest.Pytester) -> None:
+        """Is what the assertion names: no setting would have made it report token counts."""
+        write(
+            project,
+            test_it="""
+            import anthropic
+
+            def test_answer(promptcache, promptcache_emulator):
+                promptcache_emulator.fail("500")
+                with pytest.raises(anthropic.InternalServerError):
+                    ask(SYSTEM, "one", client=anthropic.Anthropic(max_retries=0))
+                promptcache.assert_hit_ratio(min=0.5)
+            """,
+        )
+        result = project.runpytest()
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines(
+            ["E *the hit ratio is unknown, not 0.5: all of 1 call failed", "E *call 1 failed: *"]
+        )
+        result.stdout.no_fnmatch_line("*stream_options*")
+
     def test_options_of_the_emulator(self, project: pytest.Pytester) -> None:
         """By a fixture that a project overrides."""
         write(
@@ -221,6 +271,21 @@ class TestWeight:
         result = project.runpytest_subprocess("-p", "promptcache")
         result.assert_outcomes(passed=1)
 
+    def test_nothing_is_asked_of_the_project(self, project: pytest.Pytester) -> None:
+        """Not of its configuration, not of its tests, where no fixture of ours is used."""
+        project.makeconftest(
+            """
+            from otel_promptcache import pytest_plugin
+
+            def refuse(*_):
+                raise AssertionError
+
+            pytest_plugin.Shelf = refuse
+            """
+        )
+        project.makepyfile("def test_one(): pass\n\n\ndef test_two(): pass")
+        project.runpytest_subprocess("-k", "one").assert_outcomes(passed=1, deselected=1)
+
     def test_can_be_left_out(self, project: pytest.Pytester) -> None:
         """``-p no:promptcache``."""
         write(project, test_it="def test_answer(promptcache): pass")
@@ -277,6 +342,20 @@ class TestSnapshots:
         project.runpytest().assert_outcomes(passed=1)
         assert json.loads((project.path / "promptcache.snapshot.json").read_text())["key"] == key
 
+    def test_a_lost_breakpoint(self, project: pytest.Pytester) -> None:
+        """The text is the same, and nothing is cached any more."""
+        write(project, test_it=STABLE)
+        project.runpytest(UPDATE)
+        project.makepyfile(agent=AGENT.replace(', "cache_control": {"type": "ephemeral"}', ""))
+        result = project.runpytest()
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines(
+            [
+                "E *prefix 1 differs at `system[[]0].cache_control` (removed)",
+                "E *breakpoint_missing: no entry ends here any more; *",
+            ]
+        )
+
     def test_no_words_in_the_file_or_the_output(self, project: pytest.Pytester) -> None:
         """Hashes only."""
         write(project, test_it=STABLE)
@@ -321,6 +400,24 @@ class TestSnapshots:
         }
         project.runpytest().assert_outcomes(passed=1)
 
+    def test_twice_in_one_test(self, project: pytest.Pytester) -> None:
+        """Under one name and with other prefixes can never hold: it is refused when the snapshot is made."""
+        twice = """
+            def test_answer(promptcache, promptcache_emulator):
+                ask(SYSTEM, "one")
+                promptcache.assert_matches_snapshot()
+                ask({second}, "one")
+                promptcache.assert_matches_snapshot()
+        """
+        write(project, test_it=twice.format(second="'You write poems.'"))
+        result = project.runpytest(UPDATE)
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines(["E *was called twice in test_it.py::test_answer, *: give each a name="])
+        assert not (project.path / "promptcache.snapshot.json").exists()
+        write(project, test_it=twice.format(second="SYSTEM"))
+        project.runpytest(UPDATE).assert_outcomes(passed=1)
+        project.runpytest().assert_outcomes(passed=1)
+
     def test_what_is_no_more_is_removed(self, project: pytest.Pytester) -> None:
         """Tests that are gone, and files; not those that a run has left out."""
         more = STABLE + STABLE.replace("test_answer", "test_other")
@@ -355,6 +452,37 @@ class TestSnapshots:
         write(project, test_it=STABLE)
         project.runpytest(UPDATE, "-o", "promptcache_snapshot=cache.json").assert_outcomes(passed=1)
         assert (project.path / "cache.json").exists()
+
+    def test_a_folder_that_does_not_exist(self, project: pytest.Pytester) -> None:
+        """Is made."""
+        write(project, test_it=STABLE)
+        setting = ("-o", "promptcache_snapshot=snapshots/of/cache.json")
+        project.runpytest(UPDATE, *setting).stdout.fnmatch_lines(["promptcache: snapshots*cache.json: 1 added, *"])
+        project.runpytest(*setting).assert_outcomes(passed=1)
+
+    def test_a_file_that_cannot_be_renewed(self, project: pytest.Pytester) -> None:
+        """Is refused in a sentence, before a test runs."""
+        write(project, test_it=STABLE)
+        (project.path / "promptcache.snapshot.json").write_text("<<<<<<< HEAD\n{}\n")
+        result = project.runpytest(UPDATE)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines(["ERROR: promptcache: promptcache.snapshot.json is no snapshot *"])
+        assert "Traceback" not in result.stderr.str() + result.stdout.str()
+
+    def test_a_file_on_another_drive(self, project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of Windows has no relative path: it is shown as it is."""
+        write(project, test_it=STABLE)
+        relpath = os.path.relpath
+
+        def on_windows(path: Any, *start: Any) -> str:
+            if str(path).endswith("snapshot.json"):
+                raise ValueError("path is on mount 'D:', start on mount 'C:'")
+            return str(relpath(path, *start))
+
+        monkeypatch.setattr(os.path, "relpath", on_windows)
+        whole = project.path / "promptcache.snapshot.json"
+        project.runpytest(UPDATE).stdout.fnmatch_lines([f"promptcache: {whole}: 1 added, 0 renewed, 0 removed"])
+        project.runpytest("--collect-only").assert_outcomes()
 
     def test_what_production_calls_it(self, project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
         """Under the deployment's key where there is one; where there is none the run says what is missing."""

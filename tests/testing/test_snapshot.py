@@ -12,11 +12,22 @@ from hypothesis import strategies as some
 from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.providers import BY_NAME
 from otel_promptcache.semconv import Cause, Reason
-from otel_promptcache.snapshot import Prefix, Snapshot, SnapshotError, compare, difference, dumped, loaded, take
+from otel_promptcache.snapshot import (
+    Prefix,
+    Snapshot,
+    SnapshotError,
+    compare,
+    difference,
+    differences,
+    dumped,
+    loaded,
+    take,
+)
 
 KEY = HashKey("snapshot")
 PRODUCTION = HashKey("production")
 MODEL = "claude-sonnet-4-6"
+FOUR = "one\ntwo\nIt is 2026-11-21 14:05.\nfour"
 
 
 def prefix(system: str, *, production: bool = True, model: str = MODEL, **more: Any) -> Prefix:
@@ -26,11 +37,19 @@ def prefix(system: str, *, production: bool = True, model: str = MODEL, **more: 
     return take(BY_NAME["anthropic"].prompt(body), "anthropic", KEY, PRODUCTION if production else None)
 
 
+def marked(*lifetimes: int, text: str = FOUR) -> Prefix:
+    """The prefix of a request with a system block for each lifetime of its breakpoint in seconds, 0 for none."""
+    control = {0: None, 300: {"type": "ephemeral"}, 3600: {"type": "ephemeral", "ttl": "1h"}}
+    blocks = [
+        {"type": "text", "text": f"{number} {text}"} | ({"cache_control": control[ttl]} if ttl else {})
+        for number, ttl in enumerate(lifetimes)
+    ]
+    body = {"model": MODEL, "system": blocks, "messages": [{"role": "user", "content": "words"}]}
+    return take(BY_NAME["anthropic"].prompt(body), "anthropic", KEY, PRODUCTION)
+
+
 def tools(*names: str) -> list[dict[str, Any]]:
     return [{"name": name, "description": f"Does {name}.", "input_schema": {"type": "object"}} for name in names]
-
-
-FOUR = "one\ntwo\nIt is 2026-11-21 14:05.\nfour"
 
 
 class TestDifference:
@@ -70,11 +89,35 @@ class TestDifference:
             assert (found.reason, found.path, found.cause, found.line) == expected
 
     def test_messages_are_no_part_of_it(self) -> None:
-        """Nor is a moved breakpoint."""
+        """Whatever is asked."""
         asked = [{"role": "user", "content": "other words"}]
         assert difference(prefix(FOUR), prefix(FOUR, messages=asked)) is None
-        plain = take(BY_NAME["anthropic"].prompt({"model": MODEL, "system": FOUR, "messages": asked}), "anthropic", KEY)
-        assert difference(prefix(FOUR), plain) is None
+
+    @pytest.mark.parametrize(
+        ("old", "new", "expected"),
+        [
+            ([300], [0], ("breakpoint_missing", "system[0].cache_control", "removed")),
+            ([0], [300], ("parameters_changed", "system[0].cache_control", "added")),
+            ([300], [3600], ("parameters_changed", "system[0].cache_control.ttl", None)),
+            ([300, 300], [300, 0], ("breakpoint_missing", "system[1].cache_control", "removed")),
+            ([0, 300], [300, 0], ("breakpoint_missing", "system[1].cache_control", "removed")),
+        ],
+        ids=["removed", "added", "another lifetime", "one of two", "moved to the front"],
+    )
+    def test_breakpoints(self, old: list[int], new: list[int], expected: tuple[Any, ...]) -> None:
+        """The text is the same, and nothing is cached any more: a marker that is gone is told before all others."""
+        for before, after in ((marked(*old), marked(*new)), tuple(kept(marked(*old), marked(*new)))):
+            assert not before.same_as(after)
+            found = difference(before, after)
+            assert found is not None
+            assert (found.reason, found.path, found.cause) == expected
+
+    def test_a_breakpoint_that_goes_with_its_text(self) -> None:
+        """Is a difference of its own: the text is written again once, the marker is missed every time."""
+        found = differences(marked(300), marked(0, text="other words"))
+        assert [one.reason for one in found] == ["system_changed", "breakpoint_missing"]
+        assert [one.reason for one in differences(marked(300), marked(300, text="other"))] == ["system_changed"]
+        assert differences(marked(300), marked(300)) == []
 
     @given(some.lists(some.text("abc ", min_size=1, max_size=6), min_size=1, max_size=8), some.integers(min_value=0))
     def test_the_line_is_the_one_that_was_edited(self, lines: list[str], at: int) -> None:
@@ -100,6 +143,22 @@ class TestCompare:
         assert compare([one], [one]) == []
         assert [(found.number, found.old, found.new) for found in compare([one], [one, two])] == [(2, None, two)]
         assert [(found.number, found.old, found.new) for found in compare([one, two], [one])] == [(2, two, None)]
+
+    def test_calls_that_run_at_once_come_in_any_order(self) -> None:
+        """What is the same belongs together wherever it stands, so that only what is new is blamed."""
+        one, two, three = prefix(FOUR), prefix("other"), prefix("third")
+        assert compare([one, two], [two, one]) == []
+        assert [(found.number, found.old, found.new) for found in compare([one, two], [three, one, two])] == [
+            (1, None, three)
+        ]
+        (found,) = compare([one, two], [two, edited := prefix(FOUR.replace("two", "too"))])
+        assert (found.number, found.old, found.new) == (2, one, edited)
+
+    def test_the_same_text_belongs_together(self) -> None:
+        """Though it has lost its breakpoint."""
+        (found,) = compare([marked(300), prefix("other")], [prefix("other"), marked(0)])
+        assert found.difference is not None
+        assert found.difference.reason is Reason.BREAKPOINT_MISSING
 
 
 class TestFile:

@@ -60,6 +60,23 @@ def test_a_rewritten_history_is_found(system: list[str], turns: list[str]) -> No
     assert (found.reason, found.path) == (Reason.MESSAGES_CHANGED, "messages[0].content")
 
 
+def test_a_marker_that_is_lost_on_the_way() -> None:
+    """The conversation goes on, and nothing of it is cached any more. A request that has only the system prompt in
+    common is another one, which may do without."""
+
+    def marked(*turns: str, mark: bool = True) -> dict[str, Any]:
+        control = {"cache_control": {"type": "ephemeral"}} if mark else {}
+        return body([], list(turns)) | {"system": [{"type": "text", "text": "words " * 20, **control}]}
+
+    found = changes(marked("one"), marked("one", "yes", "two", mark=False), marked("another", mark=False))
+    assert [(one.reason, one.earlier) if one else None for one in found] == [
+        None,
+        (Reason.BREAKPOINT_MISSING, 1),
+        None,
+    ]
+    assert changes(marked("one", mark=False), marked("one", "yes", "two")) == [None, None]
+
+
 def test_every_reason_is_a_change_unless_it_says_otherwise() -> None:
     """One that is yet to be found counts as a change of the prompt without being named here."""
     assert {

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Final
 
 from otel_promptcache.semconv import CAUSE_MEANING, REASON_INFO, STATUS_MEANING, Cause, Reason, Status
-from otel_promptcache.snapshot import Mismatch
+from otel_promptcache.snapshot import Difference, Mismatch
 from otel_promptcache.testing.calls import Call
 
 NOTHING_RECORDED: Final = (
@@ -34,6 +34,9 @@ def hit_ratio(calls: Iterable[Call]) -> float | None:
 
 
 def low_ratio(calls: Sequence[Call], ratio: float | None, wanted: float) -> str:
+    if ratio is None and all(call.error for call in calls):
+        title = f"the hit ratio is unknown, not {wanted:g}: all of {_calls(len(calls))} failed"
+        return _message(title, _details(calls, verdict_lines), calls)
     if ratio is None:
         title = f"the hit ratio is unknown, not {wanted:g}: none of {_calls(len(calls))} reported token counts"
         return _message(title, [REASON_INFO[Reason.USAGE_NOT_REPORTED].fix], calls)
@@ -92,15 +95,29 @@ def not_as_snapshot(test: str, file: str, found: Sequence[Mismatch]) -> str:
     for one in found[:_MAX_DETAILS]:
         if one.difference is not None:
             at = one.difference
-            lines.append(f"  prefix {one.number} differs at {at}: {_cause(at.cause)}")
-            lines.append(f"    {at.reason}: every cached entry behind this place is written again, once")
-            lines.append("    or with every request, if it varies: otel-promptcache ci has the price of either")
+            lines.append(f"  prefix {one.number} differs at {at}" + ("" if at.marker else f": {_cause(at.cause)}"))
+            lines += [f"    {line}" for line in _consequence(at)]
         elif one.old is None and one.new is not None:
             lines.append(f"  prefix {one.number} is sent in addition, to {one.new.model}")
         else:
             lines.append(f"  prefix {one.number} is sent no longer")
     lines.append("If this is meant, renew the snapshot and commit it: pytest --promptcache-update")
     return "\n".join(lines)
+
+
+def _consequence(at: Difference) -> list[str]:
+    """What a difference does to the cache."""
+    if at.reason is Reason.BREAKPOINT_MISSING:
+        return [
+            f"{at.reason}: no entry ends here any more; what calls read up to this place they pay in full, every time",
+            "otel-promptcache ci has the price",
+        ]
+    if at.marker:
+        return [f"{at.reason}: the text is the same; where entries end, or how long they live, is not"]
+    return [
+        f"{at.reason}: every cached entry behind this place is written again, once",
+        "or with every request, if it varies: otel-promptcache ci has the price of either",
+    ]
 
 
 # --- Parts of a message -------------------------------------------------------------------------------------

@@ -43,6 +43,8 @@ class Stability:
 
     def __init__(self, segments: int) -> None:
         self._memory = Memory(HashKey(), segments)
+        self._marked: set[int] = set()
+        """Numbers of the calls that asked for caching."""
 
     def sent(
         self, prompt: Prompt, scope: Scope, dialect: Dialect, *, number: int, route: str, conversation: str
@@ -58,11 +60,22 @@ class Stability:
         found = diagnosis.diagnose(prompt, sight, nothing_read, rules_for(_ANY_PROVIDER, prompt.model))
         self._memory.begun(sight)
         self._memory.ended(sight, nothing_read, "", None)
+        if prompt.automatic or prompt.breakpoints:
+            self._marked.add(number)
         if found.reason is None or found.reason in NO_CHANGE:
-            return sight, None
+            return sight, self._lost_marker(sight, number)
         path = dialect.path(found.place) if found.place is not None else ""
         earlier = found.link.span_id if found.link is not None else 0
         return sight, Change(found.reason, found.cause, path, found.line, earlier)
+
+    def _lost_marker(self, sight: Sight, number: int) -> Change | None:
+        """A call with the whole of an earlier prompt that no longer asks for caching as that one did."""
+        earlier = sight.previous
+        if number in self._marked or earlier is None or earlier.link is None or earlier.leaf is None:
+            return None
+        if earlier.leaf.length != sight.shared or earlier.link.span_id not in self._marked:
+            return None
+        return Change(Reason.BREAKPOINT_MISSING, None, "", None, earlier.link.span_id)
 
     def answered(self, sight: Sight, response_id: str) -> None:
         """The id by which a later request may name this one."""
