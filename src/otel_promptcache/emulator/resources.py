@@ -97,10 +97,13 @@ async def _retrieve_batch(asked: Asked) -> Response:
 
 
 async def _list_batches(asked: Asked) -> Response:
-    found = [one.document(_url(asked), asked.now) for one in asked.emulator.batches.of(asked.owner)]
-    page = found[: _size(asked, "limit", 20)]
-    edges = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else {"first_id": None, "last_id": None}
-    return JSONResponse({"data": page, "has_more": len(page) < len(found), **edges})
+    given = asked.request.query_params
+    after, before = given.get("after_id", ""), given.get("before_id", "")
+    listed = asked.emulator.batches.of(asked.owner)
+    page, more = batches.page(listed, after, before, _size(asked, "limit", 20))
+    edges = (page[0].identity, page[-1].identity) if page else (None, None)
+    data = [one.document(_url(asked), asked.now) for one in page]
+    return JSONResponse({"data": data, "has_more": more, "first_id": edges[0], "last_id": edges[1]})
 
 
 async def _cancel_batch(asked: Asked) -> Response:
