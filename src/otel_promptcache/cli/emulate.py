@@ -58,7 +58,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--verify",
         metavar="DIR",
         help="replay the recorded traffic in DIR/cassettes, DIR/selfhosted and DIR/sessions, compare, and end: "
-        "1 when something disagrees that is not explained",
+        "1 when something disagrees that is not explained, or entries do not live and end as recorded",
     )
     parser.add_argument("--format", choices=("text", "json", "markdown"), default="text", help="of --verify")
 
