@@ -674,6 +674,24 @@ class TestClockAndState:
         assert (request.response_id, request.read_to) == (message.id, "system[0]")
         assert (request.accounting.read, request.accounting.status) == (2000, Status.HIT)
 
+    def test_neither_key_nor_prompt_is_shown(
+        self, provider: Emulator, claude: anthropic.Anthropic, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Not in the repr that a failing assertion prints, nor in state or log when the stand-in model chokes on it."""
+
+        def choke(body: Any) -> Any:
+            raise ValueError(body["messages"][0]["content"])
+
+        provider.answer = choke
+        with pytest.raises(anthropic.InternalServerError) as failure:
+            claude.with_options(api_key="sk-secret").messages.create(
+                **{**ASK, "messages": [{"role": "user", "content": "my secret"}]}
+            )
+        shown = [repr(provider.requests), httpx2.get(provider.url + "/_emulator/state").text, caplog.text]
+        assert not any("secret" in text for text in [*shown, str(failure.value.body)])
+        assert provider.last.error == "ValueError"
+        assert "in choke" in caplog.text
+
     def test_reset(self, provider: Emulator, claude: anthropic.Anthropic) -> None:
         """Forgets everything but the ids it has given."""
         first = claude.messages.create(**ASK).id

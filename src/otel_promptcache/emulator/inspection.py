@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from otel_promptcache.emulator.cache import Accounting, Entry
@@ -13,13 +13,13 @@ from otel_promptcache.semconv import REASON_INFO, Reason, Status
 
 @dataclass(slots=True)
 class Received:
-    """One request as it came in, and what became of it."""
+    """One request as it came in, and what became of it. Its ``repr`` has neither the key nor the prompt."""
 
     at: float
     """Seconds since the epoch, by the emulator's clock."""
     path: str
-    headers: Mapping[str, str]
-    body: Any = None
+    headers: Mapping[str, str] = field(repr=False)
+    body: Any = field(default=None, repr=False)
     """The parsed JSON body."""
     status: int = 0
     response_id: str = ""

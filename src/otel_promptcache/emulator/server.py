@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
@@ -92,10 +93,12 @@ def _endpoint(
             note.error = error.message
             response = _error(wire, error, emulator.retry_after)
         except Exception as error:
-            # Most likely in the application's own answer or latency: it should see where.
-            log.exception("The emulator could not answer %s", wire.path)
-            note.error = repr(error)
-            response = _error(wire, ProviderError(500, "api_error", f"The emulator failed: {error!r}"), 0)
+            # Most likely in the application's own answer or latency: it should see where. What the exception says
+            # may be what the prompt says, and is told to nobody.
+            note.error = type(error).__name__
+            places = "".join(traceback.format_tb(error.__traceback__))
+            log.error("The emulator could not answer %s: %s\n%s", wire.path, note.error, places)  # noqa: TRY400
+            response = _error(wire, ProviderError(500, "api_error", f"The emulator failed: {note.error}"), 0)
         note.status = response.status_code
         return response
 
