@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, get_args
 
 import anthropic
 import httpx2
 import openai
+import openai.types.responses.response_input_item_param as input_items
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ from otel_promptcache.emulator import Clock, Emulator, Fault, Reply, app, emulat
 from otel_promptcache.emulator.exchange import ProviderError
 from otel_promptcache.emulator.faults import HEADER
 from otel_promptcache.emulator.reply import default, instance
-from otel_promptcache.emulator.wire import FORMATS, Wire
+from otel_promptcache.emulator.wire import BY_DIALECT, FORMATS, Wire
 from otel_promptcache.semconv import Reason, Status
 
 CLAUDE = "claude-opus-5"
@@ -626,6 +628,114 @@ class TestFaults:
         }
 
 
+RESULT = {"type": "tool_result", "tool_use_id": "t", "content": [{**SYSTEM[0], "text": f"part {n}"} for n in range(5)]}
+AT = "prompt_cache_breakpoint"
+
+
+def said(content: Any, role: Any = "user") -> list[Any]:
+    return [{"role": role, "content": content}]
+
+
+class TestMalformed:
+    """What no provider would take, with the place that is wrong."""
+
+    @pytest.mark.parametrize(
+        ("change", "place"),
+        [
+            ({"messages": said("?", "robot")}, "messages.0.role: Input should be"),
+            ({"messages": said("?", 5)}, "messages.0.role"),
+            ({"messages": ["?"]}, "messages.0: Input should be a valid object"),
+            ({"messages": [*QUESTION, {"role": "user"}]}, "messages.1.content: Field required"),
+            ({"messages": said(None)}, "messages.0.content: Input should be a valid string or array"),
+            ({"messages": said([{"type": "poem"}])}, "messages.0.content.0.type"),
+            ({"messages": said([{"type": ["text"]}])}, "messages.0.content.0.type"),
+            ({"messages": said([{**RESULT, "content": [{"type": "poem"}]}])}, "messages.0.content.0.content.0.type"),
+            ({"messages": said(["?"])}, "messages.0.content.0: Input should be"),
+            ({"system": 5}, "system: Input should be a valid string or array"),
+            ({"system": [{"type": "image"}]}, "system.0.type: Input should be 'text'"),
+            ({"tools": "x"}, "tools: Input should be a valid array"),
+            ({"tools": ["x"]}, "tools.0"),
+            ({"model": 5}, "model: Input should be a valid string"),
+            ({"system": "s", "messages": said([RESULT])}, "A maximum of 4 blocks with cache_control .* Found 5"),
+        ],
+    )
+    def test_messages(self, provider: Emulator, claude: anthropic.Anthropic, change: Any, place: str) -> None:
+        """Anthropic's, in a call and in a token count."""
+        for path in ("/v1/messages", "/v1/messages/count_tokens"):
+            with pytest.raises(anthropic.BadRequestError, match=place) as refusal:
+                claude.post(path, body={**ASK, **change}, cast_to=object)
+            assert refusal.value.body["error"]["type"] == "invalid_request_error"
+
+    @pytest.mark.parametrize(
+        ("change", "param", "code"),
+        [
+            ({"messages": said("?", "robot")}, "messages[0].role", "invalid_value"),
+            ({"messages": ["?"]}, "messages[0]", "invalid_type"),
+            ({"messages": [{"role": "user"}]}, "messages[0].content", "missing_required_parameter"),
+            ({"messages": said(None)}, "messages[0].content", "invalid_type"),
+            ({"messages": said([{"type": "poem"}])}, "messages[0].content[0].type", "invalid_value"),
+            ({"tools": "x"}, "tools", "invalid_type"),
+            ({"model": 5}, "model", "invalid_type"),
+            ({"prompt_cache_options": "x"}, "prompt_cache_options", "invalid_type"),
+            (
+                {"messages": said([{"type": "text", "text": "?", AT: {"mode": "implicit"}}])},
+                f"messages[0].content[0].{AT}.mode",
+                "invalid_value",
+            ),
+            (
+                {"messages": said([{"type": "text", "text": "?", AT: {"mode": "explicit", "ttl": "5m"}}])},
+                f"messages[0].content[0].{AT}.ttl",
+                "invalid_value",
+            ),
+            (
+                {"messages": said([{"type": "text", "text": "?", AT: "explicit"}])},
+                f"messages[0].content[0].{AT}",
+                "invalid_type",
+            ),
+        ],
+    )
+    def test_chat_and_responses(
+        self, provider: Emulator, gpt: openai.OpenAI, change: Any, param: str, code: str
+    ) -> None:
+        """OpenAI's, with the parameter and a code; the input of Responses like the messages of Chat Completions."""
+        plain = {"model": "gpt-5.6", "messages": QUESTION}
+        for path, field, text in (("/chat/completions", "messages", "text"), ("/responses", "input", "input_text")):
+            body = json.loads(json.dumps({**plain, **change}).replace('"type": "text"', f'"type": "{text}"'))
+            body[field] = body.pop("messages")
+            with pytest.raises(openai.BadRequestError) as refusal:
+                gpt.post(path, body=body, cast_to=object)
+            assert (refusal.value.param, refusal.value.code) == (param.replace("messages", field), code)
+
+    def test_what_the_sdks_can_send_is_taken(self) -> None:
+        """Every type of a block, message or item that their own types name."""
+
+        def kinds(union: Any, name: str = "type") -> set[str]:
+            hints = [one.__annotations__.get(name) for one in members(union)]
+            return {value for hint in hints for value in re.findall(r"""["']([a-z_]+)["']""", repr(hint))}
+
+        def members(union: Any) -> list[Any]:
+            """Of a union in a union also those."""
+            return [x for one in get_args(union) for x in ([one] if isinstance(one, type) else members(one))]
+
+        blocks = kinds(anthropic.types.ContentBlockParam) | kinds(anthropic.types.beta.BetaContentBlockParam)
+        assert len(blocks) > 20
+        items = kinds(input_items.ResponseInputItemParam)
+        parts = kinds(openai.types.chat.ChatCompletionContentPartParam)
+        roles = kinds(openai.types.chat.ChatCompletionMessageParam, "role")
+        inputs = kinds(openai.types.responses.ResponseInputContentParam)
+        sent = [
+            *(("anthropic", {"messages": said([{"type": one}])}) for one in blocks),
+            *(("openai_chat", {"messages": said([{"type": one}])}) for one in parts),
+            *(("openai_chat", {"messages": said("?", one)}) for one in roles),
+            *(("openai_responses", {"input": said([{"type": one}])}) for one in inputs),
+            *(("openai_responses", {"input": [{"type": one}]}) for one in items),
+        ]
+        for name, body in sent:
+            wire = BY_DIALECT[name]
+            full = {"model": "gpt-5.6", "max_tokens": 9, **body}
+            wire.check(full, wire.dialect.prompt(full))
+
+
 class TestClockAndState:
     """The doors for demos and tests."""
 
@@ -874,7 +984,7 @@ class TestAnyRequest:
     def test_it_is_answered_or_refused(self, wire: Wire, model: str, fields: dict[str, Any]) -> None:
         """With an answer that is JSON, in one piece and as a stream."""
         provider = Emulator()
-        body = {"max_tokens": 9, "messages": ["?"], "input": "?", **fields, "model": model}
+        body = {"max_tokens": 9, "messages": QUESTION, "input": "?", **fields, "model": model}
         try:
             call = provider.open(wire, body, "key", provider.received(wire.path, {}))
         except ProviderError:
