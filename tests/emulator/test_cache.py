@@ -434,11 +434,11 @@ class TestImplicitMark:
         counts = gpt.ask(self.chat(text(31, "b")))
         assert (numbers(counts), counts.status) == ((0, 2031, 0), Status.COLD)
 
-    @pytest.mark.parametrize(("later_turns", "read"), [(1, 2010), (19, 2010), (20, 0)])
+    @pytest.mark.parametrize(("later_turns", "read"), [(1, 2010), (20, 2010), (21, 0)])
     def test_message_ends_are_searched_as_far_as_the_rules_say(
         self, gpt: Provider, later_turns: int, read: int
     ) -> None:
-        """The implicit mark is the first of 20 places; assistant messages are none."""
+        """The implicit mark and up to 20 earlier ends; assistant messages are none."""
         gpt.ask(self.chat(text(10, "first")))
         turns = [text(10, "first")]
         for number in range(later_turns):

@@ -147,7 +147,7 @@ ROWS: Final[tuple[Rules, ...]] = (
         _OPENAI_PAGE,
         "2026-09-23",
         ttl=30 * MINUTE,
-        lookback=20,
+        lookback=21,  # the implicit mark, and "up to 20 earlier message ends" (the guide)
         max_breakpoints=4,
         implicit_mark=True,
         machine_rate=_OPENAI_MACHINE_RATE,
