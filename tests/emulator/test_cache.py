@@ -578,6 +578,20 @@ class TestCommonPrefix:
         counts = older.ask(self.chat(text(2000)))
         assert (counts.read, counts.reason) == (0, Reason.TTL_EXPIRED)
 
+    @pytest.mark.parametrize("retention", ["in_memory", "24h"])
+    def test_in_memory_ends_after_an_hour(self, older: Provider, retention: str) -> None:
+        """However often it is read; a day's retention is not cut. Then it is stored again, for another hour."""
+        body = {**self.chat(text(2000)), "prompt_cache_retention": retention}
+        older.ask(body)
+        found = []
+        for _ in range(24):
+            older.now += FIVE_MINUTES
+            found.append(older.ask(body))
+        assert [bool(one.read) for one in found[:13]] == [True] * 12 + [retention == "24h"]
+        assert sum(bool(one.read) for one in found) == 24 - (retention == "in_memory")
+        if retention == "in_memory":
+            assert found[12].reason is Reason.TTL_EXPIRED
+
     def test_extended_retention(self, older: Provider) -> None:
         """prompt_cache_retention keeps it for a day."""
         body = {**self.chat(text(2000)), "prompt_cache_retention": "24h"}

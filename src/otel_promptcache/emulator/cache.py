@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import bisect
 import heapq
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -70,12 +71,14 @@ class Entry:
     """Seconds."""
     used: float
     """Start of the request that wrote or last read it."""
+    ends: float = math.inf
+    """When it is gone however often it is read."""
     reads: int = 0
     evicted: bool = False
 
     @property
     def expires(self) -> float:
-        return self.used + self.ttl
+        return min(self.used + self.ttl, self.ends)
 
     def alive(self, now: float) -> bool:
         return not self.evicted and now <= self.expires
@@ -149,7 +152,8 @@ class Cache:
         for digest, tokens, ttl in ticket.stores:
             entry = self._entries.get(digest)
             if entry is None or not entry.alive(ticket.started):
-                self._entries[digest] = Entry(ticket.scope, tokens, ttl, ticket.started)
+                ends = ticket.started + rules.max_age if ttl <= rules.max_age else math.inf
+                self._entries[digest] = Entry(ticket.scope, tokens, ttl, ticket.started, ends)
             else:
                 entry.used = max(entry.used, ticket.started)
         if self.capacity and not rules.per_account:
