@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from otel_promptcache.emulator import Clock, Emulator, Fault, Reply, app, emulator
+from otel_promptcache.emulator import Clock, Emulator, Fault, Reply, app, emulator, engine
 from otel_promptcache.emulator.exchange import ProviderError
 from otel_promptcache.emulator.faults import HEADER
 from otel_promptcache.emulator.reply import default, instance
@@ -783,6 +783,46 @@ class TestClockAndState:
         assert "key" in (request.headers.get("x-api-key"), request.headers.get("authorization", "")[7:])
         assert (request.response_id, request.read_to) == (message.id, "system[0]")
         assert (request.accounting.read, request.accounting.status) == (2000, Status.HIT)
+
+    def test_what_is_kept_is_bounded(
+        self, provider: Emulator, claude: anthropic.Anthropic, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By the number of requests and by the characters of their bodies; a served emulator keeps no body at all."""
+        monkeypatch.setattr(engine, "MAX_CHARACTERS", 20_000)
+        for _ in range(4):
+            claude.messages.create(**ASK)
+        assert len(provider.requests) == 2
+        monkeypatch.setattr(provider, "keeps_bodies", False)
+        claude.messages.create(**ASK)
+        assert (provider.last.body, provider.last.summary()["model"]) == (None, CLAUDE)
+
+    @pytest.mark.parametrize("changed", ["batches.keep", "batches.delete", "contents.create"])
+    def test_what_the_state_shows_is_changed_under_its_lock(
+        self, provider: Emulator, changed: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A test may look while the server's thread works."""
+        holder, _, method = changed.partition(".")
+        kind = type(getattr(provider, holder))
+        original, free = getattr(kind, method), []
+
+        def watched(self: Any, *given: Any) -> Any:
+            with ThreadPoolExecutor(1) as other:
+                free.append(other.submit(provider.lock.acquire, blocking=False).result())
+            return original(self, *given)
+
+        monkeypatch.setattr(kind, method, watched)
+        url, headers = provider.url, {"x-api-key": "k", "anthropic-version": "2023-06-01", "x-goog-api-key": "k"}
+        if holder == "batches":
+            body = {"requests": [{"custom_id": "a", "params": ASK}]}
+            made = httpx2.post(f"{url}/v1/messages/batches", json=body, headers=headers).json()["id"]
+            httpx2.delete(f"{url}/v1/messages/batches/{made}", headers=headers).raise_for_status()
+        else:
+            body = {
+                "model": "models/gemini-2.5-flash",
+                "contents": [{"role": "user", "parts": [{"text": "s" * 40_000}]}],
+            }
+            httpx2.post(f"{url}/v1beta/cachedContents", json=body, headers=headers).raise_for_status()
+        assert free == [False]
 
     def test_neither_key_nor_prompt_is_shown(
         self, provider: Emulator, claude: anthropic.Anthropic, caplog: pytest.LogCaptureFixture

@@ -20,7 +20,10 @@ class Received:
     path: str
     headers: Mapping[str, str] = field(repr=False)
     body: Any = field(default=None, repr=False)
-    """The parsed JSON body."""
+    """The parsed JSON body, None where it is not kept: a served emulator keeps none."""
+    model: str = ""
+    size: int = 0
+    """Characters of the body that is kept."""
     status: int = 0
     response_id: str = ""
     accounting: Accounting | None = None
@@ -44,8 +47,8 @@ class Received:
         """The request without its text and its key."""
         counts = self.accounting
         shown: dict[str, Any] = {"at": self.at, "path": self.path, "status": self.status}
-        if isinstance(self.body, dict):
-            shown["model"] = self.body.get("model")
+        if self.model:
+            shown["model"] = self.model
         if counts is not None:
             shown |= {
                 "id": self.response_id,

@@ -21,6 +21,7 @@ from otel_promptcache.emulator.exchange import ProviderError
 from otel_promptcache.emulator.faults import Fault
 from otel_promptcache.emulator.personality import ROWS, Personality
 from otel_promptcache.emulator.wire import BY_DIALECT, FORMATS, Wire, anthropic, gemini, openai_chat
+from otel_promptcache.providers._wire import string
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ def _endpoint(
             if "model" in request.path_params:
                 body["model"] = request.path_params["model"]
                 body["stream"] = request.url.path.endswith(":streamGenerateContent")
+            note.model = string(body.get("model"))
             note.fault = _fault(emulator, wire, note) or ""
             response = await work(resources.Asked(emulator, wire, request, body, key, note, who))
         except ProviderError as error:
@@ -100,6 +102,7 @@ def _endpoint(
             log.error("The emulator could not answer %s: %s\n%s", wire.path, note.error, places)  # noqa: TRY400
             response = _error(wire, ProviderError(500, "api_error", f"The emulator failed: {note.error}"), 0)
         note.status = response.status_code
+        emulator.handled(note)
         return response
 
     return handle
