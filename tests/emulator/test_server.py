@@ -706,6 +706,12 @@ class TestMalformed:
                 gpt.post(path, body=body, cast_to=object)
             assert (refusal.value.param, refusal.value.code) == (param.replace("messages", field), code)
 
+    def test_a_part_of_a_result_has_no_name_for_its_type(self, provider: Emulator, gpt: openai.OpenAI) -> None:
+        """Whether a picture is in it is looked for all the same."""
+        result = {"type": "function_call_output", "call_id": "c", "output": [{"type": ["input_image"]}]}
+        answer = gpt.post("/responses", body={"model": "gpt-5.6", "input": [result]}, cast_to=httpx2.Response)
+        assert answer.status_code == 200
+
     def test_what_the_sdks_can_send_is_taken(self) -> None:
         """Every type of a block, message or item that their own types name."""
 
@@ -748,7 +754,7 @@ class TestClockAndState:
         assert now >= time.time() + 650 - 1
         assert claude.messages.create(**ASK).usage.cache_read_input_tokens == 0
 
-    @pytest.mark.parametrize("sent", [{}, {"advance": -1}, {"advance": "soon"}, []])
+    @pytest.mark.parametrize("sent", [{}, {"advance": -1}, {"advance": "soon"}, [], {"advance": 1e300}, {"set": 1e300}])
     def test_time_does_not_go_back(self, provider: Emulator, sent: Any) -> None:
         """Nor anywhere else than forward."""
         before = provider.clock.now()
@@ -783,6 +789,27 @@ class TestClockAndState:
         assert "key" in (request.headers.get("x-api-key"), request.headers.get("authorization", "")[7:])
         assert (request.response_id, request.read_to) == (message.id, "system[0]")
         assert (request.accounting.read, request.accounting.status) == (2000, Status.HIT)
+
+    @pytest.mark.parametrize("times", [0, -1, 10_001, 10**12, "2", 1.5, None])
+    def test_faults_are_ordered_in_reason(self, provider: Emulator, times: Any) -> None:
+        """From one to ten thousand."""
+        answer = httpx2.post(provider.url + "/_emulator/faults", json={"fault": "429", "times": times})
+        assert (answer.status_code, provider.next_fault()) == (400, None)
+
+    def test_the_doors_are_closed_to_other_names(self, provider: Emulator) -> None:
+        """A page in a browser can have its own name lead to loopback, and needs no key here."""
+        for door in ("state", "clock"):
+            url = f"{provider.url}/_emulator/{door}"
+            assert httpx2.get(url, headers={"host": "rebound.example"}).status_code == 403
+            for name in ("localhost:1", "127.0.0.1", "[::1]:8788"):
+                assert httpx2.get(url, headers={"host": name}).status_code == 200
+
+    def test_half_a_character_in_an_error(self, provider: Emulator) -> None:
+        """It is quoted as it came, and the error is the provider's, not a failure of the emulator."""
+        sent = b'{"model": "gpt-5.6", "messages": [{"role": "\\ud800", "content": "?"}]}'
+        headers = {"authorization": "Bearer k"}
+        answer = httpx2.post(provider.url + "/v1/chat/completions", content=sent, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "messages[0].role")
 
     def test_what_is_kept_is_bounded(
         self, provider: Emulator, claude: anthropic.Anthropic, monkeypatch: pytest.MonkeyPatch

@@ -221,7 +221,9 @@ def _error(wire: Wire, error: ProviderError, retry_after: float) -> Response:
     headers = _request_id(_REFUSED)
     if error.status == 429:
         headers["retry-after"] = f"{retry_after:g}"
-    return JSONResponse(wire.error(error, _REFUSED), error.status, headers)
+    # Escaped, for a message may quote half of a surrogate pair, which no UTF-8 can carry.
+    body = json.dumps(wire.error(error, _REFUSED))
+    return Response(body, error.status, headers, media_type="application/json")
 
 
 def _request_id(identity: str) -> dict[str, str]:
