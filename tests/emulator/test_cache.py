@@ -795,3 +795,22 @@ class TestProperties:
         whole = len((letter * shared).encode()) // 512
         assert whole - 1 <= equal <= whole
         assert equal == whole or letter == "€"  # three bytes: a boundary falls inside a letter and moves before it
+
+
+class TestLimitedRoom:
+    """Limited room, block by block."""
+
+    def test_what_was_used_last_stays_and_beginnings_outlive_ends(self) -> None:
+        """100 blocks of 16: three prompts of 40 do not fit, and a read is a use."""
+        engine = Provider(openai_chat, "tiny")
+        engine.provider, engine.cache = "vllm", Cache(capacity=1600)
+
+        def ask(name: str) -> int:
+            engine.now += 1
+            return engine.ask({"messages": [{"role": "user", "content": text(640, name)}]}).read
+
+        assert [ask("a"), ask("b"), ask("a")] == [0, 0, 624]
+        assert ask("c") == 0  # 20 blocks of b leave, from its end
+        assert [ask("a"), ask("b")] == [624, 320]
+        engine.cache.evict()
+        assert [ask("a"), ask("a")] == [0, 624]
