@@ -30,7 +30,7 @@ TURN = "lorem " * (SIZE // TURNS // 6 - 6)
 
 
 def _serve(urls: Any) -> None:
-    serve(Emulator(machine_rate=0), "127.0.0.1", 0, urls.put)
+    serve(Emulator(machine_rate=0, capacity=2_000_000), "127.0.0.1", 0, urls.put)
 
 
 def turns(tag: str) -> list[dict[str, Any]]:
@@ -43,14 +43,17 @@ def anthropic(tag: str) -> tuple[str, dict[str, Any]]:
     return "/v1/messages", body
 
 
-def openai(model: str, tag: str) -> tuple[str, dict[str, Any]]:
-    return "/v1/chat/completions", {"model": model, "messages": turns(tag)}
+def openai(model: str, tag: str, path: str = "") -> tuple[str, dict[str, Any]]:
+    return f"{path}/v1/chat/completions", {"model": model, "messages": turns(tag)}
 
 
 REQUESTS = {
     "Anthropic Messages": anthropic,
     "OpenAI Chat, breakpoints": lambda tag: openai("gpt-5.6", tag),
     "OpenAI Chat, granules": lambda tag: openai("gpt-4.1", tag),
+    "vLLM, limited room": lambda tag: openai("tiny", tag, "/vllm"),
+    "SGLang, token by token": lambda tag: openai("tiny", tag, "/sglang"),
+    "DeepSeek, whole units": lambda tag: openai("deepseek-chat", tag, "/deepseek"),
 }
 HEADERS = {"x-api-key": "key", "anthropic-version": "2023-06-01", "authorization": "Bearer key"}
 

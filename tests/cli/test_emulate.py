@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,23 @@ def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
 
 class TestServing:
     """In the foreground."""
+
+    def test_what_it_is_told_holds(self) -> None:
+        """Tokenizer, seed and context window."""
+        with serving("--tokenizer", "words", "--seed", "a", "--context-window", "3", "--batch-seconds", "60") as (
+            _,
+            url,
+        ):
+            first = posted(url + "/v1/messages", CALL)
+            assert first["usage"]["input_tokens"] == 1
+            said = [{"role": "user", "content": "one two three four"}]
+            with pytest.raises(urllib.error.HTTPError, match="400"):
+                posted(url + "/v1/messages", {**CALL, "messages": said})
+            batch = {"requests": [{"custom_id": "a", "params": CALL}]}
+            made = posted(url + "/v1/messages/batches", batch)
+            assert made["processing_status"] == "in_progress"
+        with serving("--seed", "a", "--machine-rate", "0", "--retry-after", "2", "--stall", "1") as (_, url):
+            assert posted(url + "/v1/messages", CALL)["id"] == first["id"]
 
     def test_answers_where_it_says(self) -> None:
         """Once the address is printed it can be called, on loopback."""
@@ -99,7 +117,7 @@ class TestRefusals:
         [
             (["--port", "70000"], "0 to 65535"),
             (["--port", "-1"], "0 to 65535"),
-            (["--advance=-5"], "not moved backwards"),
+            (["--advance=-5"], "does not go backwards"),
             (["--advance", "soon"], "takes a number"),
             (["--ttft", "1,x"], "takes a number"),
             (["--ttft=-1"], "from 0 up"),

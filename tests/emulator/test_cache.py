@@ -434,11 +434,11 @@ class TestImplicitMark:
         counts = gpt.ask(self.chat(text(31, "b")))
         assert (numbers(counts), counts.status) == ((0, 2031, 0), Status.COLD)
 
-    @pytest.mark.parametrize(("later_turns", "read"), [(1, 2010), (19, 2010), (20, 0)])
+    @pytest.mark.parametrize(("later_turns", "read"), [(1, 2010), (20, 2010), (21, 0)])
     def test_message_ends_are_searched_as_far_as_the_rules_say(
         self, gpt: Provider, later_turns: int, read: int
     ) -> None:
-        """The implicit mark is the first of 20 places; assistant messages are none."""
+        """The implicit mark and up to 20 earlier ends; assistant messages are none."""
         gpt.ask(self.chat(text(10, "first")))
         turns = [text(10, "first")]
         for number in range(later_turns):
@@ -577,6 +577,20 @@ class TestCommonPrefix:
         older.now += 601
         counts = older.ask(self.chat(text(2000)))
         assert (counts.read, counts.reason) == (0, Reason.TTL_EXPIRED)
+
+    @pytest.mark.parametrize("retention", ["in_memory", "24h"])
+    def test_in_memory_ends_after_an_hour(self, older: Provider, retention: str) -> None:
+        """However often it is read; a day's retention is not cut. Then it is stored again, for another hour."""
+        body = {**self.chat(text(2000)), "prompt_cache_retention": retention}
+        older.ask(body)
+        found = []
+        for _ in range(24):
+            older.now += FIVE_MINUTES
+            found.append(older.ask(body))
+        assert [bool(one.read) for one in found[:13]] == [True] * 12 + [retention == "24h"]
+        assert sum(bool(one.read) for one in found) == 24 - (retention == "in_memory")
+        if retention == "in_memory":
+            assert found[12].reason is Reason.TTL_EXPIRED
 
     def test_extended_retention(self, older: Provider) -> None:
         """prompt_cache_retention keeps it for a day."""
@@ -781,3 +795,22 @@ class TestProperties:
         whole = len((letter * shared).encode()) // 512
         assert whole - 1 <= equal <= whole
         assert equal == whole or letter == "€"  # three bytes: a boundary falls inside a letter and moves before it
+
+
+class TestLimitedRoom:
+    """Limited room, block by block."""
+
+    def test_what_was_used_last_stays_and_beginnings_outlive_ends(self) -> None:
+        """100 blocks of 16: three prompts of 40 do not fit, and a read is a use."""
+        engine = Provider(openai_chat, "tiny")
+        engine.provider, engine.cache = "vllm", Cache(capacity=1600)
+
+        def ask(name: str) -> int:
+            engine.now += 1
+            return engine.ask({"messages": [{"role": "user", "content": text(640, name)}]}).read
+
+        assert [ask("a"), ask("b"), ask("a")] == [0, 0, 624]
+        assert ask("c") == 0  # 20 blocks of b leave, from its end
+        assert [ask("a"), ask("b")] == [624, 320]
+        engine.cache.evict()
+        assert [ask("a"), ask("a")] == [0, 624]

@@ -63,6 +63,19 @@ class TestBatches:
         assert [results[str(n)].type for n in range(4)] == ["succeeded", *["errored"] * 3]
         assert "maximum of 4 blocks" in results["1"].error.error.message
 
+    def test_a_long_list_has_pages_and_an_end(self, provider: Emulator, claude: anthropic.Anthropic) -> None:
+        """The SDK turns them by itself, forwards; backwards each page is the one in front of an id."""
+        made = [claude.messages.batches.create(requests=[self.request("a")]).id for _ in range(45)][::-1]
+        assert [batch.id for batch in claude.messages.batches.list()] == made
+        assert [batch.id for batch in claude.messages.batches.list(limit=45)] == made
+        assert [batch.id for batch in claude.messages.batches.list(after_id=made[39])] == made[40:]
+        page = claude.messages.batches.list(before_id=made[30], limit=20)
+        assert ([batch.id for batch in page.data], page.has_more) == (made[10:30], True)
+        assert [batch.id for batch in claude.messages.batches.list(before_id=made[5])] == made[:5]
+        for wrong in ({"after_id": "msgbatch_none"}, {"after_id": made[0], "before_id": made[1]}):
+            with pytest.raises(anthropic.BadRequestError):
+                claude.messages.batches.list(**wrong)
+
     def test_list_cancel_delete(self, provider: Emulator, claude: anthropic.Anthropic) -> None:
         """The newest first; what is canceled has no answers; what is deleted is gone."""
         provider.batch_seconds = 600

@@ -5,25 +5,27 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, get_args
 
 import anthropic
 import httpx2
 import openai
+import openai.types.responses.response_input_item_param as input_items
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from otel_promptcache.emulator import Clock, Emulator, Fault, Reply, app, emulator
+from otel_promptcache.emulator import Clock, Emulator, Fault, Reply, app, emulator, engine
 from otel_promptcache.emulator.exchange import ProviderError
 from otel_promptcache.emulator.faults import HEADER
 from otel_promptcache.emulator.reply import default, instance
-from otel_promptcache.emulator.wire import FORMATS, Wire
+from otel_promptcache.emulator.wire import BY_DIALECT, FORMATS, Wire
 from otel_promptcache.semconv import Reason, Status
 
 CLAUDE = "claude-opus-5"
@@ -626,6 +628,120 @@ class TestFaults:
         }
 
 
+RESULT = {"type": "tool_result", "tool_use_id": "t", "content": [{**SYSTEM[0], "text": f"part {n}"} for n in range(5)]}
+AT = "prompt_cache_breakpoint"
+
+
+def said(content: Any, role: Any = "user") -> list[Any]:
+    return [{"role": role, "content": content}]
+
+
+class TestMalformed:
+    """What no provider would take, with the place that is wrong."""
+
+    @pytest.mark.parametrize(
+        ("change", "place"),
+        [
+            ({"messages": said("?", "robot")}, "messages.0.role: Input should be"),
+            ({"messages": said("?", 5)}, "messages.0.role"),
+            ({"messages": ["?"]}, "messages.0: Input should be a valid object"),
+            ({"messages": [*QUESTION, {"role": "user"}]}, "messages.1.content: Field required"),
+            ({"messages": said(None)}, "messages.0.content: Input should be a valid string or array"),
+            ({"messages": said([{"type": "poem"}])}, "messages.0.content.0.type"),
+            ({"messages": said([{"type": ["text"]}])}, "messages.0.content.0.type"),
+            ({"messages": said([{**RESULT, "content": [{"type": "poem"}]}])}, "messages.0.content.0.content.0.type"),
+            ({"messages": said(["?"])}, "messages.0.content.0: Input should be"),
+            ({"system": 5}, "system: Input should be a valid string or array"),
+            ({"system": [{"type": "image"}]}, "system.0.type: Input should be 'text'"),
+            ({"tools": "x"}, "tools: Input should be a valid array"),
+            ({"tools": ["x"]}, "tools.0"),
+            ({"model": 5}, "model: Input should be a valid string"),
+            ({"system": "s", "messages": said([RESULT])}, "A maximum of 4 blocks with cache_control .* Found 5"),
+        ],
+    )
+    def test_messages(self, provider: Emulator, claude: anthropic.Anthropic, change: Any, place: str) -> None:
+        """Anthropic's, in a call and in a token count."""
+        for path in ("/v1/messages", "/v1/messages/count_tokens"):
+            with pytest.raises(anthropic.BadRequestError, match=place) as refusal:
+                claude.post(path, body={**ASK, **change}, cast_to=object)
+            assert refusal.value.body["error"]["type"] == "invalid_request_error"
+
+    @pytest.mark.parametrize(
+        ("change", "param", "code"),
+        [
+            ({"messages": said("?", "robot")}, "messages[0].role", "invalid_value"),
+            ({"messages": ["?"]}, "messages[0]", "invalid_type"),
+            ({"messages": [{"role": "user"}]}, "messages[0].content", "missing_required_parameter"),
+            ({"messages": said(None)}, "messages[0].content", "invalid_type"),
+            ({"messages": said([{"type": "poem"}])}, "messages[0].content[0].type", "invalid_value"),
+            ({"tools": "x"}, "tools", "invalid_type"),
+            ({"model": 5}, "model", "invalid_type"),
+            ({"prompt_cache_options": "x"}, "prompt_cache_options", "invalid_type"),
+            (
+                {"messages": said([{"type": "text", "text": "?", AT: {"mode": "implicit"}}])},
+                f"messages[0].content[0].{AT}.mode",
+                "invalid_value",
+            ),
+            (
+                {"messages": said([{"type": "text", "text": "?", AT: {"mode": "explicit", "ttl": "5m"}}])},
+                f"messages[0].content[0].{AT}.ttl",
+                "invalid_value",
+            ),
+            (
+                {"messages": said([{"type": "text", "text": "?", AT: "explicit"}])},
+                f"messages[0].content[0].{AT}",
+                "invalid_type",
+            ),
+        ],
+    )
+    def test_chat_and_responses(
+        self, provider: Emulator, gpt: openai.OpenAI, change: Any, param: str, code: str
+    ) -> None:
+        """OpenAI's, with the parameter and a code; the input of Responses like the messages of Chat Completions."""
+        plain = {"model": "gpt-5.6", "messages": QUESTION}
+        for path, field, text in (("/chat/completions", "messages", "text"), ("/responses", "input", "input_text")):
+            body = json.loads(json.dumps({**plain, **change}).replace('"type": "text"', f'"type": "{text}"'))
+            body[field] = body.pop("messages")
+            with pytest.raises(openai.BadRequestError) as refusal:
+                gpt.post(path, body=body, cast_to=object)
+            assert (refusal.value.param, refusal.value.code) == (param.replace("messages", field), code)
+
+    def test_a_part_of_a_result_has_no_name_for_its_type(self, provider: Emulator, gpt: openai.OpenAI) -> None:
+        """Whether a picture is in it is looked for all the same."""
+        result = {"type": "function_call_output", "call_id": "c", "output": [{"type": ["input_image"]}]}
+        answer = gpt.post("/responses", body={"model": "gpt-5.6", "input": [result]}, cast_to=httpx2.Response)
+        assert answer.status_code == 200
+
+    def test_what_the_sdks_can_send_is_taken(self) -> None:
+        """Every type of a block, message or item that their own types name."""
+
+        def kinds(union: Any, name: str = "type") -> set[str]:
+            hints = [one.__annotations__.get(name) for one in members(union)]
+            return {value for hint in hints for value in re.findall(r"""["']([a-z_]+)["']""", repr(hint))}
+
+        def members(union: Any) -> list[Any]:
+            """Of a union in a union also those."""
+            return [x for one in get_args(union) for x in ([one] if isinstance(one, type) else members(one))]
+
+        blocks = kinds(anthropic.types.ContentBlockParam) | kinds(anthropic.types.beta.BetaContentBlockParam)
+        assert len(blocks) > 20
+        items = kinds(input_items.ResponseInputItemParam)
+        parts = kinds(openai.types.chat.ChatCompletionContentPartParam)
+        roles = kinds(openai.types.chat.ChatCompletionMessageParam, "role")
+        inputs = kinds(openai.types.responses.ResponseInputContentParam)
+        sent = [
+            *(("anthropic", {"messages": said([{"type": one}])}) for one in blocks),
+            *(("openai_chat", {"messages": said([{"type": one}])}) for one in parts),
+            *(("openai_chat", {"messages": said("?", one)}) for one in roles),
+            *(("openai_responses", {"input": said([{"type": one}])}) for one in inputs),
+            *(("openai_responses", {"input": [{"type": one}]}) for one in items),
+        ]
+        for name, body in sent:
+            wire = BY_DIALECT[name]
+            full = {"model": "gpt-5.6", "max_tokens": 9, **body}
+            wire.check(full, wire.dialect.prompt(full))
+
+
 class TestClockAndState:
     """The doors for demos and tests."""
 
@@ -638,7 +754,7 @@ class TestClockAndState:
         assert now >= time.time() + 650 - 1
         assert claude.messages.create(**ASK).usage.cache_read_input_tokens == 0
 
-    @pytest.mark.parametrize("sent", [{}, {"advance": -1}, {"advance": "soon"}, []])
+    @pytest.mark.parametrize("sent", [{}, {"advance": -1}, {"advance": "soon"}, [], {"advance": 1e300}, {"set": 1e300}])
     def test_time_does_not_go_back(self, provider: Emulator, sent: Any) -> None:
         """Nor anywhere else than forward."""
         before = provider.clock.now()
@@ -673,6 +789,85 @@ class TestClockAndState:
         assert "key" in (request.headers.get("x-api-key"), request.headers.get("authorization", "")[7:])
         assert (request.response_id, request.read_to) == (message.id, "system[0]")
         assert (request.accounting.read, request.accounting.status) == (2000, Status.HIT)
+
+    @pytest.mark.parametrize("times", [0, -1, 10_001, 10**12, "2", 1.5, None])
+    def test_faults_are_ordered_in_reason(self, provider: Emulator, times: Any) -> None:
+        """From one to ten thousand."""
+        answer = httpx2.post(provider.url + "/_emulator/faults", json={"fault": "429", "times": times})
+        assert (answer.status_code, provider.next_fault()) == (400, None)
+
+    def test_the_doors_are_closed_to_other_names(self, provider: Emulator) -> None:
+        """A page in a browser can have its own name lead to loopback, and needs no key here."""
+        for door in ("state", "clock"):
+            url = f"{provider.url}/_emulator/{door}"
+            assert httpx2.get(url, headers={"host": "rebound.example"}).status_code == 403
+            for name in ("localhost:1", "127.0.0.1", "[::1]:8788"):
+                assert httpx2.get(url, headers={"host": name}).status_code == 200
+
+    def test_half_a_character_in_an_error(self, provider: Emulator) -> None:
+        """It is quoted as it came, and the error is the provider's, not a failure of the emulator."""
+        sent = b'{"model": "gpt-5.6", "messages": [{"role": "\\ud800", "content": "?"}]}'
+        headers = {"authorization": "Bearer k"}
+        answer = httpx2.post(provider.url + "/v1/chat/completions", content=sent, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "messages[0].role")
+
+    def test_what_is_kept_is_bounded(
+        self, provider: Emulator, claude: anthropic.Anthropic, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By the number of requests and by the characters of their bodies; a served emulator keeps no body at all."""
+        monkeypatch.setattr(engine, "MAX_CHARACTERS", 20_000)
+        for _ in range(4):
+            claude.messages.create(**ASK)
+        assert len(provider.requests) == 2
+        monkeypatch.setattr(provider, "keeps_bodies", False)
+        claude.messages.create(**ASK)
+        assert (provider.last.body, provider.last.summary()["model"]) == (None, CLAUDE)
+
+    @pytest.mark.parametrize("changed", ["batches.keep", "batches.delete", "contents.create"])
+    def test_what_the_state_shows_is_changed_under_its_lock(
+        self, provider: Emulator, changed: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A test may look while the server's thread works."""
+        holder, _, method = changed.partition(".")
+        kind = type(getattr(provider, holder))
+        original, free = getattr(kind, method), []
+
+        def watched(self: Any, *given: Any) -> Any:
+            with ThreadPoolExecutor(1) as other:
+                free.append(other.submit(provider.lock.acquire, blocking=False).result())
+            return original(self, *given)
+
+        monkeypatch.setattr(kind, method, watched)
+        url, headers = provider.url, {"x-api-key": "k", "anthropic-version": "2023-06-01", "x-goog-api-key": "k"}
+        if holder == "batches":
+            body = {"requests": [{"custom_id": "a", "params": ASK}]}
+            made = httpx2.post(f"{url}/v1/messages/batches", json=body, headers=headers).json()["id"]
+            httpx2.delete(f"{url}/v1/messages/batches/{made}", headers=headers).raise_for_status()
+        else:
+            body = {
+                "model": "models/gemini-2.5-flash",
+                "contents": [{"role": "user", "parts": [{"text": "s" * 40_000}]}],
+            }
+            httpx2.post(f"{url}/v1beta/cachedContents", json=body, headers=headers).raise_for_status()
+        assert free == [False]
+
+    def test_neither_key_nor_prompt_is_shown(
+        self, provider: Emulator, claude: anthropic.Anthropic, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Not in the repr that a failing assertion prints, nor in state or log when the stand-in model chokes on it."""
+
+        def choke(body: Any) -> Any:
+            raise ValueError(body["messages"][0]["content"])
+
+        provider.answer = choke
+        with pytest.raises(anthropic.InternalServerError) as failure:
+            claude.with_options(api_key="sk-secret").messages.create(
+                **{**ASK, "messages": [{"role": "user", "content": "my secret"}]}
+            )
+        shown = [repr(provider.requests), httpx2.get(provider.url + "/_emulator/state").text, caplog.text]
+        assert not any("secret" in text for text in [*shown, str(failure.value.body)])
+        assert provider.last.error == "ValueError"
+        assert "in choke" in caplog.text
 
     def test_reset(self, provider: Emulator, claude: anthropic.Anthropic) -> None:
         """Forgets everything but the ids it has given."""
@@ -856,7 +1051,7 @@ class TestAnyRequest:
     def test_it_is_answered_or_refused(self, wire: Wire, model: str, fields: dict[str, Any]) -> None:
         """With an answer that is JSON, in one piece and as a stream."""
         provider = Emulator()
-        body = {"max_tokens": 9, "messages": ["?"], "input": "?", **fields, "model": model}
+        body = {"max_tokens": 9, "messages": QUESTION, "input": "?", **fields, "model": model}
         try:
             call = provider.open(wire, body, "key", provider.received(wire.path, {}))
         except ProviderError:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from otel_promptcache.cli import main
+from otel_promptcache.emulator.cache import Cache, Entry, Ticket
 from otel_promptcache.emulator.calibration import Calibration, common, text_of
 from otel_promptcache.emulator.recording import RecordingError, sequence, sequences
 from otel_promptcache.emulator.survival import survival
@@ -270,6 +271,41 @@ class TestRecorded:
         assert (over.calls, over.recorded) == (17, 1)
         for row in rows.values():
             assert abs(row.recorded - row.emulated) / row.calls <= 0.12, row
+
+    @pytest.mark.parametrize("read", [lambda total: 10**9, lambda total: total], ids=["a billion", "all of it"])
+    def test_no_prediction_is_beyond_what_was_sent(
+        self, recorded: Path, read: Callable[[int], int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where nothing is promised the record cannot be exceeded by saying much: it has to be possible."""
+        look_up = Cache.look_up
+
+        def boasting(self: Cache, prompt: Any, scope: Any, *rest: Any) -> Ticket:
+            ticket = look_up(self, prompt, scope, *rest)
+            if rules.rules_for(scope.provider, scope.model).reliable:
+                return ticket
+            counts = dataclasses.replace(ticket.accounting, read=read(ticket.accounting.total), writes=())
+            return dataclasses.replace(ticket, accounting=counts)
+
+        monkeypatch.setattr(Cache, "look_up", boasting)
+        found = [verify(one) for one in sequences(recorded) if one.provider in ("openai", "groq", "deepseek")]
+        wrong = [one for one in found if one.verdict is Verdict.DISAGREES]
+        assert len(wrong) >= 0.8 * len([one for one in found if not all(o.promised for o in one.outcomes)])
+        assert all("in common" in one.why for one in wrong)
+
+    @pytest.mark.parametrize("lifetime", [10**9, 10], ids=["for ever", "ten seconds"])
+    def test_entries_that_live_too_long_or_too_short_fail_the_command(
+        self, recorded: Path, tmp_path: Path, lifetime: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The recorded sessions are part of the proof, not an illustration."""
+        folder = tmp_path / "recorded"
+        for name in ("cassettes", "selfhosted", "sessions"):
+            (folder / name).mkdir(parents=True)
+        shutil.copytree(recorded / "sessions", folder / "sessions", dirs_exist_ok=True)
+        name = "openai_pydantic_ai_test_openai_prompt_cache_test_openai_chat_prompt_cache_e2e.json"
+        shutil.copyfile(recorded / "cassettes" / name, folder / "cassettes" / name)
+        assert main(["emulate", "--verify", str(folder)]) == 0
+        monkeypatch.setattr(Entry, "expires", property(lambda self: self.used + lifetime))
+        assert main(["emulate", "--verify", str(folder)]) == 1
 
     def test_the_page_is_what_the_command_prints(
         self, recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from otel_promptcache.emulator.recording import sequences
 from otel_promptcache.emulator.survival import Row as Survival
+from otel_promptcache.emulator.survival import holds as keeps_and_forgets
 from otel_promptcache.emulator.survival import survival
 from otel_promptcache.emulator.verify import Finding, Outcome, Start, Verdict, verify
 
@@ -23,7 +24,8 @@ _PAGE: Final = """\
 
 Recorded traffic of real providers goes through the [emulator](emulator.md), request by request, and what it reads
 and writes is held against what the provider reported. `otel-promptcache emulate --verify DIR` does it for any folder
-of recordings, and exits with 1 when something disagrees that is not explained.
+of recordings, and exits with 1 when something disagrees that is not explained, or when entries do not live and end
+as in the recorded sessions.
 
 **Given** to the emulator: the requests in order; their times where they were recorded, else one second apart; the
 tokens of each prompt as reported. The providers' tokenizers are not public, so the reported counts also say how many
@@ -39,7 +41,8 @@ rerun: as if the same requests had been sent just before, which is how recording
 
 A provider whose hits are *promised* has to be met exactly: read, written, and written by lifetime, where reported. Of
 one whose hits are only *possible*, the emulator gives the most that can be read; the record has to be nothing, or
-whole granules up to that. *To the token*: calls whose read is exactly what the emulator gives.
+whole granules up to that. *To the token*: calls whose read is exactly what the emulator gives. A prediction must itself
+be possible: what reads more than an earlier request has in common with it disagrees, whatever the record says.
 """
 _EXPLAINED: Final = """\
 ## Not in agreement
@@ -52,7 +55,20 @@ _SURVIVAL: Final = """\
 
 Recorded agent sessions: how many calls read at least 95 % of what the call before them had left in the cache. The
 emulator is given the records that led to each call, their lengths, model, lifetime, and the same pauses. It does not
-know of machines that lose a cache, nor of changes to a prompt that the session's records do not show.
+know of machines that lose a cache, nor of changes to a prompt that the session's records do not show. After a pause of
+up to 5 minutes the emulated share has to be within 15 points of the recorded one, over the lifetime at most 20 %.
+"""
+_UNTESTED: Final = """\
+## What no recording tests
+
+These rules come from the providers' pages. With them left out, or changed, the emulator would still be met by the same
+recordings; tests hold them against what the pages say:
+
+- that a mark looks back 20 positions, and not more;
+- that a read gives an entry a new start;
+- that DeepSeek reads whole units only: its hits are possible, not promised, and nothing is always possible;
+- that an answer is kept behind its prompt: the recorded answers are not what the emulator says;
+- that accounts and workspaces do not share a cache: each recording is of one account.
 """
 
 
@@ -82,7 +98,9 @@ class Proof(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        return not any(finding.verdict is Verdict.DISAGREES for finding in self.findings)
+        """Whether nothing disagrees, and entries live and end as recorded."""
+        agreed = not any(finding.verdict is Verdict.DISAGREES for finding in self.findings)
+        return agreed and keeps_and_forgets(self.survival)
 
 
 def proof(folder: Path) -> Proof:
@@ -137,6 +155,8 @@ def as_text(found: Proof) -> Iterator[str]:
             f"  {row.pause}: {row.calls}, {_share(row.recorded, row)}, {_share(row.emulated, row)}"
             for row in found.survival
         )
+        if not keeps_and_forgets(found.survival):
+            yield "  disagrees: entries do not live and end as recorded"
     yield ""
     yield _sum(found)
 
@@ -172,6 +192,8 @@ def as_markdown(found: Proof) -> Iterator[str]:
             (row.pause, str(row.calls), _share(row.recorded, row), _share(row.emulated, row)) for row in found.survival
         ]
         yield from _table(("pause between the starts of two calls", "calls", "recorded", "emulated"), pauses)
+    yield ""
+    yield _UNTESTED.rstrip()
 
 
 FORMATS: Final = {"text": as_text, "json": as_json, "markdown": as_markdown}

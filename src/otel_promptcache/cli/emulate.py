@@ -49,6 +49,32 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--cold", type=_share, default=0.0, metavar="SHARE", help="share of requests to cold machines, 0 to 1"
     )
     parser.add_argument(
+        "--tokenizer", default="bytes", metavar="NAME", help="bytes (default: 4 a token), characters, words"
+    )
+    parser.add_argument("--seed", default="emulator", metavar="TEXT", help="what ids and chance are made from")
+    parser.add_argument(
+        "--context-window", type=_size, default=0, metavar="TOKENS", help="longest prompt that is taken (default: any)"
+    )
+    parser.add_argument(
+        "--machine-rate",
+        type=_count,
+        metavar="N",
+        help="requests a minute with one prefix before some go to another machine (default 15, OpenAI's); 0: never",
+    )
+    parser.add_argument(
+        "--batch-seconds",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="how long a batch takes (default 0)",
+    )
+    parser.add_argument(
+        "--retry-after", type=_seconds, default=1.0, metavar="SECONDS", help="what a 429 asks for (default 1)"
+    )
+    parser.add_argument(
+        "--stall", type=_seconds, default=30.0, metavar="SECONDS", help="how long the slow faults take (default 30)"
+    )
+    parser.add_argument(
         "--advance",
         type=_seconds,
         metavar="SECONDS",
@@ -58,7 +84,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--verify",
         metavar="DIR",
         help="replay the recorded traffic in DIR/cassettes, DIR/selfhosted and DIR/sessions, compare, and end: "
-        "1 when something disagrees that is not explained",
+        "1 when something disagrees that is not explained, or entries do not live and end as recorded",
     )
     parser.add_argument("--format", choices=("text", "json", "markdown"), default="text", help="of --verify")
 
@@ -90,8 +116,11 @@ def _verify(folder: str, form: str) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     from otel_promptcache.emulator import Emulator
+    from otel_promptcache.emulator.options import TOKENIZERS
     from otel_promptcache.emulator.running import serve
 
+    if options.tokenizer not in TOKENIZERS:
+        return _refuse(f"--tokenizer: takes one of {', '.join(TOKENIZERS)}, not {options.tokenizer!r}")
     fixed, each = options.ttft
     try:
         emulator = Emulator(
@@ -101,6 +130,13 @@ def _serve(options: argparse.Namespace) -> int:
             slots=options.slots,
             capacity=options.capacity,
             cold=options.cold,
+            tokenizer=TOKENIZERS[options.tokenizer],
+            seed=options.seed,
+            context_window=options.context_window,
+            machine_rate=options.machine_rate,
+            batch_seconds=options.batch_seconds,
+            retry_after=options.retry_after,
+            stall=options.stall,
         )
     except ValueError as error:
         return _refuse(f"--personality: {error}")
@@ -151,8 +187,12 @@ def _port(text: str) -> int:
 def _seconds(text: str) -> float:
     seconds = _number(text)
     if seconds < 0:
-        raise argparse.ArgumentTypeError("takes seconds from 0 up: a clock is not moved backwards")
+        raise argparse.ArgumentTypeError("takes seconds from 0 up: time does not go backwards")
     return seconds
+
+
+def _count(text: str) -> int:
+    return 0 if text == "0" else _size(text)
 
 
 def _size(text: str) -> int:

@@ -85,6 +85,24 @@ class Batches:
         del self._kept[batch.identity]
 
 
+def page(listed: Sequence[Batch], after: str, before: str, size: int) -> tuple[Sequence[Batch], bool]:
+    """The batches behind ``after``, or right in front of ``before``, and whether more follow in that direction.
+
+    An id that names no batch of the list raises the provider's error.
+    """
+    if after and before:
+        raise _invalid("Only one of after_id and before_id may be given")
+    places = {one.identity: number for number, one in enumerate(listed)}
+    if unknown := next((one for one in (after, before) if one and one not in places), ""):
+        raise _invalid(f"No message batch {unknown} to list from")
+    if before:
+        end = places[before]
+        start = max(0, end - size)
+        return listed[start:end], start > 0
+    start = places[after] + 1 if after else 0
+    return listed[start : start + size], start + size < len(listed)
+
+
 def requests(body: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """(custom id, parameters) of each request in the body of a new batch; a ``ProviderError`` for what is none."""
     listed = body.get("requests")

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import bisect
 import heapq
-from collections import Counter
+import math
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
@@ -70,12 +71,14 @@ class Entry:
     """Seconds."""
     used: float
     """Start of the request that wrote or last read it."""
+    ends: float = math.inf
+    """When it is gone however often it is read."""
     reads: int = 0
     evicted: bool = False
 
     @property
     def expires(self) -> float:
-        return self.used + self.ttl
+        return min(self.used + self.ttl, self.ends)
 
     def alive(self, now: float) -> bool:
         return not self.evicted and now <= self.expires
@@ -122,6 +125,8 @@ class Cache:
         self.capacity = capacity
         self._rules = rules
         self._entries: dict[bytes, Entry] = {}
+        self._living: dict[str, OrderedDict[bytes, Entry]] = {}
+        """By engine with limited room: its living entries, those unused for longest first."""
         self._sequences = Sequences(tokenizer, capacity)
         self._underway: Counter[bytes] = Counter()
         """Prefixes that requests without a response yet are going to store."""
@@ -149,11 +154,12 @@ class Cache:
         for digest, tokens, ttl in ticket.stores:
             entry = self._entries.get(digest)
             if entry is None or not entry.alive(ticket.started):
-                self._entries[digest] = Entry(ticket.scope, tokens, ttl, ticket.started)
+                ends = ticket.started + rules.max_age if ttl <= rules.max_age else math.inf
+                self._entries[digest] = Entry(ticket.scope, tokens, ttl, ticket.started, ends)
             else:
                 entry.used = max(entry.used, ticket.started)
         if self.capacity and not rules.per_account:
-            self._make_room(ticket.scope.provider, rules.granule, ticket.started)
+            self._make_room(ticket, rules.granule)
         if len(self._entries) > MAX_ENTRIES:
             self._trim()
 
@@ -171,6 +177,7 @@ class Cache:
         """Everything leaves at once, as when a machine is lost. What was there is remembered as evicted."""
         for entry in self._entries.values():
             entry.evicted = True
+        self._living.clear()
         self._sequences.evict()
 
     def entries(self, most: int) -> list[Entry | Stored]:
@@ -270,19 +277,23 @@ class Cache:
 
     def _keep_alive(self, path: Sequence[bytes], now: float) -> None:
         """Counts a read of the prefix that a path ends with, and gives all entries on it a new start."""
-        for digest in path:
+        for digest in reversed(path):
             entry = self._entries.get(digest)
             if entry is not None and entry.alive(now):
                 entry.used = max(entry.used, now)
+                if (living := self._living.get(entry.scope.provider)) is not None and digest in living:
+                    living.move_to_end(digest)
         if path and (last := self._entries.get(path[-1])) is not None:
             last.reads += 1
 
-    def _make_room(self, provider: str, size: int, now: float) -> None:
+    def _make_room(self, ticket: Ticket, size: int) -> None:
         """Blocks unused for longest leave first, and of one prompt the end before the beginning."""
-        alive = [one for one in self._entries.values() if one.scope.provider == provider and one.alive(now)]
-        surplus = len(alive) - self.capacity // size
-        for entry in heapq.nsmallest(surplus, alive, key=lambda one: (one.used, -one.tokens)) if surplus > 0 else ():
-            entry.evicted = True
+        living = self._living.setdefault(ticket.scope.provider, OrderedDict())
+        for digest, _, _ in reversed(ticket.stores):
+            living[digest] = self._entries[digest]
+            living.move_to_end(digest)
+        while len(living) > self.capacity // size:
+            living.popitem(last=False)[1].evicted = True
 
     def _trim(self) -> None:
         kept = heapq.nlargest(
@@ -291,6 +302,9 @@ class Cache:
             key=lambda item: (item[1].used, -item[1].tokens),
         )
         self._entries = dict(kept)
+        for living in self._living.values():
+            for digest in [one for one in living if one not in self._entries]:
+                del living[digest]
 
 
 def bill(read: int, places: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

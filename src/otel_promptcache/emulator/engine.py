@@ -28,7 +28,7 @@ from otel_promptcache.emulator.routing import Routes
 from otel_promptcache.emulator.tokens import Tokenizer, compact, cut, piece, quarter_bytes
 from otel_promptcache.emulator.wire import Wire
 from otel_promptcache.model import Prompt, Scope
-from otel_promptcache.providers._wire import string
+from otel_promptcache.providers._wire import bulk, string
 from otel_promptcache.providers.rules import Rules, rules_for
 from otel_promptcache.semconv import Reason, Status
 
@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 
 MAX_RECEIVED: Final = 1_000
 """Requests kept for inspection."""
+
+MAX_CHARACTERS: Final = 64 * 2**20
+"""Of their bodies together; beyond it the oldest requests go."""
 
 STATE_ENTRIES: Final = 500
 STATE_REQUESTS: Final = 100
@@ -106,6 +109,10 @@ class Emulator:
         self.cold = cold
         self.context_window = context_window
         self.batch_seconds = batch_seconds
+        self.keeps_bodies = True
+        """Whether ``requests`` have their bodies. A server that runs for long does without."""
+        self.lock = threading.RLock()
+        """Held whenever what ``state`` shows is changed."""
         self.url = ""
         """Base URL for anthropic and google-genai; with ``/v1`` the one for openai. Set while it is served."""
         self._tokenizer = tokenizer
@@ -114,7 +121,6 @@ class Emulator:
         self._block = block
         self._seed = seed
         self._serial = 0
-        self._lock = threading.RLock()
         self._state = self._fresh()
 
     def _fresh(self) -> _State:
@@ -134,13 +140,13 @@ class Emulator:
     @property
     def requests(self) -> list[Received]:
         """The requests since the last reset, oldest first, at most ``MAX_RECEIVED``."""
-        with self._lock:
+        with self.lock:
             return list(self._state.received)
 
     @property
     def last(self) -> Received:
         """The latest request; ``last.why`` says why it read what it read. ``LookupError`` before the first."""
-        with self._lock:
+        with self.lock:
             if not self._state.received:
                 raise LookupError("the emulator has received no request yet")
             return self._state.received[-1]
@@ -148,33 +154,33 @@ class Emulator:
     @property
     def warnings(self) -> list[str]:
         """What the emulator had to assume: models that no rule names."""
-        with self._lock:
+        with self.lock:
             return list(self._state.warnings.values())
 
     def reset(self) -> None:
         """Forgets entries, conversations and requests. Time goes on, and no id is given twice."""
-        with self._lock:
+        with self.lock:
             self._state = self._fresh()
 
     def evict(self) -> None:
         """Empties all caches, as when machines are lost; requests that miss because of it say so."""
-        with self._lock:
+        with self.lock:
             self._state.cache.evict()
 
     def fail(self, fault: Fault | str, times: int = 1) -> None:
         """Lets the next requests meet a fault, whoever sends them. A name that is none raises ``ValueError``."""
-        with self._lock:
+        with self.lock:
             self._state.faults.extend([Fault(fault)] * times)
 
     def next_fault(self) -> Fault | None:
         """Takes the next fault that was ordered."""
-        with self._lock:
+        with self.lock:
             return self._state.faults.popleft() if self._state.faults else None
 
     def state(self) -> dict[str, Any]:
         """Entries, cache resources and the latest requests, for people."""
         now = self.clock.now()
-        with self._lock:
+        with self.lock:
             state = self._state
             return {
                 "now": now,
@@ -197,15 +203,27 @@ class Emulator:
 
     def serial(self) -> str:
         """Digits that the next id is made of."""
-        with self._lock:
+        with self.lock:
             return self._next_serial()
 
     def received(self, path: str, headers: Mapping[str, str]) -> Received:
         """Notes a request."""
         request = Received(self.clock.now(), path, headers)
-        with self._lock:
+        with self.lock:
             self._state.received.append(request)
         return request
+
+    def handled(self, request: Received) -> None:
+        """The request has its answer: from here on its body is for inspection only."""
+        if not self.keeps_bodies:
+            request.body = None
+            return
+        request.size = bulk(request.body, depth=16)
+        with self.lock:
+            kept = self._state.received
+            held = sum(one.size for one in kept)
+            while held > MAX_CHARACTERS and len(kept) > 1:
+                held -= kept.popleft().size
 
     def owner(self, key: str, headers: Mapping[str, str]) -> str:
         """Whose cache a request uses: that of the workspace it names, of its key's workspace, or of its key."""
@@ -218,7 +236,7 @@ class Emulator:
         content = self._content(body, owner)
         if content is not None:
             return wire.dialect.prompt(content.resumed(body))
-        with self._lock:
+        with self.lock:
             resumed = self._state.conversations.resumed(wire, body, owner)
         return wire.dialect.prompt(resumed)
 
@@ -242,7 +260,7 @@ class Emulator:
         wire.check(body, prompt)
         self._check_length(wire, prompt)
         said, truncated = (Reply(), False) if wire.speechless(body) else self._limited(self._answered(body), prompt)
-        with self._lock:
+        with self.lock:
             self._warn(who, prompt.model)
             serial = self._next_serial()
             cache = self._state.cache
@@ -270,7 +288,7 @@ class Emulator:
         scope, exchange = call.ticket.scope, call.exchange
         keeps = call.ticket.match is not None and self._rules(scope.provider, scope.model).keeps_output
         answered = call.wire.dialect.prompt(call.wire.answered(exchange)) if keeps else None
-        with self._lock:
+        with self.lock:
             call.cache.store(call.ticket, answered)
             response_id = call.wire.response_id(exchange)
             self._state.records.keep(call.owner, response_id, exchange.prompt, exchange.accounting)
@@ -278,7 +296,7 @@ class Emulator:
 
     def abandon(self, call: Call) -> None:
         """The request ends without a response."""
-        with self._lock:
+        with self.lock:
             call.cache.abandon(call.ticket)
 
     # --- parts of a call ------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from otel_promptcache.emulator.cache import Accounting, Entry
@@ -13,14 +13,17 @@ from otel_promptcache.semconv import REASON_INFO, Reason, Status
 
 @dataclass(slots=True)
 class Received:
-    """One request as it came in, and what became of it."""
+    """One request as it came in, and what became of it. Its ``repr`` has neither the key nor the prompt."""
 
     at: float
     """Seconds since the epoch, by the emulator's clock."""
     path: str
-    headers: Mapping[str, str]
-    body: Any = None
-    """The parsed JSON body."""
+    headers: Mapping[str, str] = field(repr=False)
+    body: Any = field(default=None, repr=False)
+    """The parsed JSON body, None where it is not kept: a served emulator keeps none."""
+    model: str = ""
+    size: int = 0
+    """Characters of the body that is kept."""
     status: int = 0
     response_id: str = ""
     accounting: Accounting | None = None
@@ -44,8 +47,8 @@ class Received:
         """The request without its text and its key."""
         counts = self.accounting
         shown: dict[str, Any] = {"at": self.at, "path": self.path, "status": self.status}
-        if isinstance(self.body, dict):
-            shown["model"] = self.body.get("model")
+        if self.model:
+            shown["model"] = self.model
         if counts is not None:
             shown |= {
                 "id": self.response_id,

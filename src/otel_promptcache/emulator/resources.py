@@ -15,7 +15,7 @@ from otel_promptcache.emulator.engine import Emulator, Received
 from otel_promptcache.emulator.exchange import ProviderError
 from otel_promptcache.emulator.personality import Personality
 from otel_promptcache.emulator.wire import Wire, anthropic, gemini
-from otel_promptcache.providers._wire import mapping
+from otel_promptcache.providers._wire import mapping, string
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -65,7 +65,8 @@ async def _create_batch(asked: Asked) -> Response:
     parsed = batches.requests(asked.body)
     results = [{"custom_id": custom_id, "result": _result(asked, params)} for custom_id, params in parsed]
     batch = Batch(identity, asked.owner, results, asked.now, asked.now + asked.emulator.batch_seconds)
-    asked.emulator.batches.keep(batch)
+    with asked.emulator.lock:
+        asked.emulator.batches.keep(batch)
     # Nothing has been worked off yet, as far as the client is told.
     return JSONResponse(batch.document(_url(asked), asked.now - 1 if batch.ended(asked.now) else asked.now))
 
@@ -73,7 +74,7 @@ async def _create_batch(asked: Asked) -> Response:
 def _result(asked: Asked, params: Mapping[str, Any]) -> dict[str, Any]:
     """One line of the results. Requests of a batch share the cache with each other and with everybody else's."""
     note = asked.emulator.received(asked.note.path, asked.note.headers)
-    note.body = params
+    note.body, note.model = params, string(params.get("model"))
     try:
         if params.get("stream"):
             raise anthropic.invalid("stream: not supported in a batch")
@@ -82,9 +83,11 @@ def _result(asked: Asked, params: Mapping[str, Any]) -> dict[str, Any]:
         call = asked.emulator.open(anthropic, params, asked.key, note, tier="batch")
     except ProviderError as error:
         note.error, note.status = error.message, error.status
+        asked.emulator.handled(note)
         return {"type": "errored", "error": anthropic.error(error, "req_refused")}
     asked.emulator.begin(call)
     note.status = 200
+    asked.emulator.handled(note)
     return {"type": "succeeded", "message": anthropic.document(call.exchange)}
 
 
@@ -97,21 +100,26 @@ async def _retrieve_batch(asked: Asked) -> Response:
 
 
 async def _list_batches(asked: Asked) -> Response:
-    found = [one.document(_url(asked), asked.now) for one in asked.emulator.batches.of(asked.owner)]
-    page = found[: _size(asked, "limit", 20)]
-    edges = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else {"first_id": None, "last_id": None}
-    return JSONResponse({"data": page, "has_more": len(page) < len(found), **edges})
+    given = asked.request.query_params
+    after, before = given.get("after_id", ""), given.get("before_id", "")
+    listed = asked.emulator.batches.of(asked.owner)
+    page, more = batches.page(listed, after, before, _size(asked, "limit", 20))
+    edges = (page[0].identity, page[-1].identity) if page else (None, None)
+    data = [one.document(_url(asked), asked.now) for one in page]
+    return JSONResponse({"data": data, "has_more": more, "first_id": edges[0], "last_id": edges[1]})
 
 
 async def _cancel_batch(asked: Asked) -> Response:
     batch = _batch(asked)
-    asked.emulator.batches.cancel(batch, asked.now)
+    with asked.emulator.lock:
+        asked.emulator.batches.cancel(batch, asked.now)
     return JSONResponse(batch.document(_url(asked), asked.now))
 
 
 async def _delete_batch(asked: Asked) -> Response:
     batch = _batch(asked)
-    asked.emulator.batches.delete(batch, asked.now)
+    with asked.emulator.lock:
+        asked.emulator.batches.delete(batch, asked.now)
     return JSONResponse({"id": batch.identity, "type": "message_batch_deleted"})
 
 
@@ -141,7 +149,8 @@ async def _create_content(asked: Asked) -> Response:
     tokens = asked.emulator.count(prompt)
     gemini.check_cache(prompt.model, tokens)
     size = (tokens, len(prompt.segments))
-    content = asked.emulator.contents.create(asked.owner, body, size, asked.emulator.serial(), asked.now)
+    with asked.emulator.lock:
+        content = asked.emulator.contents.create(asked.owner, body, size, asked.emulator.serial(), asked.now)
     return JSONResponse(content.document())
 
 
@@ -160,12 +169,14 @@ async def _list_contents(asked: Asked) -> Response:
 
 async def _update_content(asked: Asked) -> Response:
     content = _content(asked)
-    asked.emulator.contents.update(content, asked.body, asked.now)
+    with asked.emulator.lock:
+        asked.emulator.contents.update(content, asked.body, asked.now)
     return JSONResponse(content.document())
 
 
 async def _delete_content(asked: Asked) -> Response:
-    _content(asked).deleted = asked.now
+    with asked.emulator.lock:
+        _content(asked).deleted = asked.now
     return JSONResponse({})
 
 

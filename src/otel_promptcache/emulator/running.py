@@ -56,10 +56,11 @@ def emulator(port: int = 0, **options: Unpack[Options]) -> Iterator[Emulator]:
 
 
 def serve(running: Emulator, host: str, port: int, started: Callable[[str], None]) -> None:
-    """Serves an emulator from the main thread until it is interrupted (SIGINT, SIGTERM).
+    """Serves an emulator from the main thread until it is interrupted (SIGINT, SIGTERM). Bodies are not kept.
 
     ``started`` gets the URL as soon as the port is open. Raises ``PortInUseError`` before anything is served.
     """
+    running.keeps_bodies = False
     listener = _listener(host, port)
     try:
         listener.listen()  # from here on a client is let in, if not yet answered

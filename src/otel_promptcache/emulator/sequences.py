@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from otel_promptcache.emulator.tokens import Piece, Tokenizer, cut, piece
@@ -18,6 +19,12 @@ from otel_promptcache.semconv import Reason
 
 MAX_SEQUENCES: Final = 1_000
 """Kept for one scope, expired ones included."""
+
+_KNOWN: Final = 10_000
+"""Parts that are known again; beyond it the list begins anew."""
+
+_COUNTED: Final = 64
+"""Places in texts whose tokens are remembered: of many stored prompts most part from a new one at the same few."""
 
 SIMILAR: Final = 0.1
 """Share of a prompt that a slot has to hold already to be chosen for it (llama.cpp, ``--slot-prompt-similarity``)."""
@@ -80,6 +87,8 @@ class Sequences:
         self._tokenizer = tokenizer
         self._capacity = capacity
         self._shelves: dict[Scope, _Shelf] = {}
+        self._known: dict[Part, Part] = {}
+        self._counted = lru_cache(_COUNTED)(self._whole_tokens)
 
     def find(self, prompt: Prompt, scope: Scope, rules: Rules, now: float, slot: int | None) -> Match:
         """The longest read for a prompt. Changes nothing. ``slot``: the one the client insists on."""
@@ -145,7 +154,8 @@ class Sequences:
         # A sequence that the new one continues lives on in it.
         continued = [one for one in shelf.stored if one.alive(started) and _begins(parts, one.parts)]
         new.own += sum(one.own for one in continued)
-        shelf.stored = [one for one in shelf.stored if one not in continued]
+        if continued:
+            shelf.stored = [one for one in shelf.stored if one not in continued]
         shelf.stored.append(new)
         del shelf.stored[:-MAX_SEQUENCES]
         self._make_room(shelf, started)
@@ -161,7 +171,11 @@ class Sequences:
             yield from shelf.slots.values()
 
     def parts(self, prompt: Prompt) -> list[Part]:
-        return [(segment.role, piece(segment, self._tokenizer)) for segment in prompt.segments]
+        """Equal parts are one object, so that long texts are compared once and not with everything stored."""
+        if len(self._known) > _KNOWN:
+            self._known.clear()
+        found = [(segment.role, piece(segment, self._tokenizer)) for segment in prompt.segments]
+        return [self._known.setdefault(part, part) for part in found]
 
     def shared(self, one: Sequence[Part], other: Sequence[Part]) -> int:
         """Whole tokens that two sequences have in common from the front."""
@@ -173,11 +187,13 @@ class Sequences:
                 common += mine.tokens
                 continue
             if mine.divisible and theirs.divisible:
-                common += self._whole_tokens(mine.text, _same_characters(mine.text, theirs.text))
+                common += self._counted(mine.text, _same_characters(mine.text, theirs.text))
             break
         return common
 
     def _whole_tokens(self, text: str, characters: int) -> int:
+        if not characters:
+            return 0
         count = self._tokenizer(text[:characters])
         return count if cut(self._tokenizer, text, count) <= characters else count - 1
 
@@ -224,8 +240,14 @@ def _begins(parts: Sequence[Part], beginning: Sequence[Part]) -> bool:
 
 
 def _same_characters(one: str, other: str) -> int:
-    """How many characters two texts share from the front, found by halving: comparing is fast, looping is not."""
+    """How many characters two texts share from the front, found in widening steps and then by halving: comparing is
+    fast, looping is not, and most texts part early."""
     low, high = 0, min(len(one), len(other))
+    step = 64
+    while low < high and one.startswith(other[low : low + step], low):
+        low = min(high, low + step)
+        step *= 2
+    high = min(high, low + step)
     while low < high:
         middle = (low + high + 1) // 2
         if one.startswith(other[:middle]):

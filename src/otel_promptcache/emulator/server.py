@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from otel_promptcache.emulator.exchange import ProviderError
 from otel_promptcache.emulator.faults import Fault
 from otel_promptcache.emulator.personality import ROWS, Personality
 from otel_promptcache.emulator.wire import BY_DIALECT, FORMATS, Wire, anthropic, gemini, openai_chat
+from otel_promptcache.providers._wire import string
 
 log = logging.getLogger(__name__)
 
@@ -86,17 +88,21 @@ def _endpoint(
             if "model" in request.path_params:
                 body["model"] = request.path_params["model"]
                 body["stream"] = request.url.path.endswith(":streamGenerateContent")
+            note.model = string(body.get("model"))
             note.fault = _fault(emulator, wire, note) or ""
             response = await work(resources.Asked(emulator, wire, request, body, key, note, who))
         except ProviderError as error:
             note.error = error.message
             response = _error(wire, error, emulator.retry_after)
         except Exception as error:
-            # Most likely in the application's own answer or latency: it should see where.
-            log.exception("The emulator could not answer %s", wire.path)
-            note.error = repr(error)
-            response = _error(wire, ProviderError(500, "api_error", f"The emulator failed: {error!r}"), 0)
+            # Most likely in the application's own answer or latency: it should see where. What the exception says
+            # may be what the prompt says, and is told to nobody.
+            note.error = type(error).__name__
+            places = "".join(traceback.format_tb(error.__traceback__))
+            log.error("The emulator could not answer %s: %s\n%s", wire.path, note.error, places)  # noqa: TRY400
+            response = _error(wire, ProviderError(500, "api_error", f"The emulator failed: {note.error}"), 0)
         note.status = response.status_code
+        emulator.handled(note)
         return response
 
     return handle
@@ -215,7 +221,9 @@ def _error(wire: Wire, error: ProviderError, retry_after: float) -> Response:
     headers = _request_id(_REFUSED)
     if error.status == 429:
         headers["retry-after"] = f"{retry_after:g}"
-    return JSONResponse(wire.error(error, _REFUSED), error.status, headers)
+    # Escaped, for a message may quote half of a surrogate pair, which no UTF-8 can carry.
+    body = json.dumps(wire.error(error, _REFUSED))
+    return Response(body, error.status, headers, media_type="application/json")
 
 
 def _request_id(identity: str) -> dict[str, str]:

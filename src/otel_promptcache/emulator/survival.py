@@ -10,7 +10,7 @@ Given to the emulator: that chain, the lengths, model, lifetime, and when each c
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -69,6 +69,19 @@ class Row:
 PAUSES: Final = (Pause("up to 1 minute", 0, MINUTE), Pause("1 to 5 minutes", MINUTE, 5 * MINUTE))
 LONGER: Final = "over 5 minutes, within the lifetime"
 EXPIRED: Final = "over the lifetime"
+
+
+NEAR: Final = 0.15
+"""How far the emulated share may be from the recorded one after a short pause; machines do lose a cache."""
+FORGOTTEN: Final = 0.2
+"""Share of the calls over the lifetime that may read all the same, by the emulator."""
+
+
+def holds(rows: Sequence[Row]) -> bool:
+    """Whether the emulator keeps and forgets as recorded: near to it after a short pause, little over the lifetime."""
+    short = {pause.name for pause in PAUSES}
+    near = all(abs(row.emulated - row.recorded) <= NEAR * row.calls for row in rows if row.pause in short)
+    return near and all(row.emulated <= FORGOTTEN * row.calls for row in rows if row.pause == EXPIRED)
 
 
 def survival(folder: Path) -> list[Row]:

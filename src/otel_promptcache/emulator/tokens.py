@@ -86,9 +86,14 @@ def _without_images(value: object) -> tuple[object, int]:
     for field in _NESTING:
         parts = value.get(field)
         if isinstance(parts, list):
-            plain[field] = [part for part in parts if not (isinstance(part, Mapping) and part.get("type") in _IMAGES)]
+            plain[field] = [part for part in parts if not _is_image(part)]
             images += len(parts) - len(plain[field])
     return plain, images
+
+
+def _is_image(part: object) -> bool:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    return isinstance(kind, str) and kind in _IMAGES
 
 
 def cut(tokenizer: Tokenizer, text: str, tokens: int) -> int:

@@ -5,7 +5,8 @@ Given to it: the requests in order, their times where recorded, and a tokenizer 
 lifetime. The record's own reads and writes are never handed through; they only say how many tokens a place is.
 
 A provider that keeps its promises has to be met exactly. Of one that promises nothing the emulator knows the most
-that can be read; any whole number of granules up to that, and nothing, is possible.
+that can be read; any whole number of granules up to that, and nothing, is possible. Whatever is promised, nobody reads
+what was never sent: a prediction beyond what an earlier request begins with is wrong, however well it fits.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from otel_promptcache.providers.rules import Matching, Rules, rules_for
 _KEY: Final = "recorded"
 _APART: Final = 1.0
 """Seconds between the end of an earlier run and the recorded one."""
+_IMPOSSIBLE: Final = "the emulator reads more than any request before it has in common with it"
 
 
 class Start(StrEnum):
@@ -88,6 +90,11 @@ class Finding:
         return Verdict.NOT_COMPARED
 
     @property
+    def impossible(self) -> bool:
+        """Whether the emulator says of any of its requests what cannot be."""
+        return any(outcome.why == _IMPOSSIBLE for outcome in self.outcomes)
+
+    @property
     def promised(self) -> bool:
         """Whether any of its requests is to be met exactly."""
         return any(outcome.promised for outcome in self.outcomes)
@@ -110,7 +117,8 @@ class Finding:
 
 
 def verify(sequence: Sequence) -> Finding:
-    """Replays a recording from an empty cache and, if that does not fit, as a rerun; the better fit counts."""
+    """Replays a recording from an empty cache and, if that does not fit, as a rerun; the better fit counts, unless
+    the emulator says in either what cannot be."""
     if not sequence.steps:
         return Finding(sequence, Start.EMPTY, ())
     calibration = calibrated(sequence.steps)
@@ -118,16 +126,17 @@ def verify(sequence: Sequence) -> Finding:
     return min(found, key=_misfit)
 
 
-def _misfit(finding: Finding) -> tuple[int, int]:
+def _misfit(finding: Finding) -> tuple[bool, int, int]:
     found = [outcome.verdict for outcome in finding.outcomes]
-    return found.count(Verdict.DISAGREES), found.count(Verdict.EXPLAINED)
+    return not finding.impossible, found.count(Verdict.DISAGREES), found.count(Verdict.EXPLAINED)
 
 
 def _outcomes(steps: Many[Step], calibration: Calibration, start: Start) -> tuple[Outcome, ...]:
     replay = _Replay(steps, calibration)
     if start is Start.RERUN:
         list(replay.run(steps[0].at - steps[-1].at - _APART))
-    return tuple(_compared(steps, index, found, calibration) for index, found in enumerate(replay.run(0.0)))
+    compared = (_compared(steps, index, found, calibration, start) for index, found in enumerate(replay.run(0.0)))
+    return tuple(compared)
 
 
 # --- What the record says about token counts ----------------------------------------------------------------
@@ -237,7 +246,9 @@ class _Calibrated:
 # --- The comparison -----------------------------------------------------------------------------------------
 
 
-def _compared(steps: Many[Step], index: int, found: Accounting | ProviderError, calibration: Calibration) -> Outcome:
+def _compared(
+    steps: Many[Step], index: int, found: Accounting | ProviderError, calibration: Calibration, start: Start
+) -> Outcome:
     step = steps[index]
     usage = step.usage
     rules = rules_for(step.provider, step.prompt.model)
@@ -246,6 +257,8 @@ def _compared(steps: Many[Step], index: int, found: Accounting | ProviderError, 
         return Outcome(step.number, Verdict.DISAGREES, promised, usage, None, f"refused: {found.message}")
     if step.creates:
         return Outcome(step.number, Verdict.NOT_COMPARED, promised, usage, found, "makes a cache resource")
+    if found.read > _most(steps, index, found, calibration, start):
+        return Outcome(step.number, Verdict.DISAGREES, promised, usage, found, _IMPOSSIBLE)
     if usage is None or usage.input_total is None:
         return Outcome(step.number, Verdict.NOT_COMPARED, promised, usage, found, "no usage was reported")
     if _exact(usage, found) if promised else _possible(usage.read or 0, found.read, rules):
@@ -253,6 +266,13 @@ def _compared(steps: Many[Step], index: int, found: Accounting | ProviderError, 
     explanation = next((one for one in EXPLANATIONS if one.holds(steps, index, found, calibration)), None)
     verdict = Verdict.EXPLAINED if explanation else Verdict.DISAGREES
     return Outcome(step.number, verdict, promised, usage, found, explanation.reason if explanation else "")
+
+
+def _most(steps: Many[Step], index: int, found: Accounting, calibration: Calibration, start: Start) -> int:
+    """Tokens that were sent before: of a rerun, and of what is in a cache resource, the whole prompt."""
+    if start is Start.RERUN or steps[index].reads_resource:
+        return found.total
+    return max((calibration.shared(index, earlier) for earlier in range(index)), default=0)
 
 
 def _exact(usage: Usage, found: Accounting) -> bool:

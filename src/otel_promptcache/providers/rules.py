@@ -43,6 +43,9 @@ class Rules:
     ttl: int = 5 * MINUTE
     ttl_certain: bool = True
     """False where the provider gives a range: an idle prefix may be gone from ``ttl`` on."""
+    max_age: int = 0
+    """Seconds after which an entry ends however often it was read, 0 for none. Holds for lifetimes up to it: a longer
+    one that the request asks for is not cut. The emulator keeps to it; the history does not look so far back."""
     lookback: int = 0
     """Positions searched backwards from a breakpoint, itself the first; 0 is no limit."""
     max_breakpoints: int = 0
@@ -107,6 +110,7 @@ def _openai_earlier(models: str, *, known: bool = True) -> Rules:
         granule=128,
         ttl=10 * MINUTE,
         ttl_certain=False,
+        max_age=HOUR,  # in memory: 5 to 10 minutes idle, at most an hour (the guide)
         reliable=False,
         known=known,
         machine_rate=_OPENAI_MACHINE_RATE,
@@ -147,7 +151,7 @@ ROWS: Final[tuple[Rules, ...]] = (
         _OPENAI_PAGE,
         "2026-09-23",
         ttl=30 * MINUTE,
-        lookback=20,
+        lookback=21,  # the implicit mark, and "up to 20 earlier message ends" (the guide)
         max_breakpoints=4,
         implicit_mark=True,
         machine_rate=_OPENAI_MACHINE_RATE,

@@ -48,7 +48,7 @@ def _blocks(segments: Sequence[Segment], start: int, lookback: int) -> Iterator[
 
 def _message_ends(prompt: Prompt, rules: Rules) -> Iterator[int]:
     """The look-ups of GPT-5.6 and later: every explicit mark; unless the request is explicit only, also the newest
-    eligible message ends and the end of the instructions in front.
+    eligible message ends (the implicit mark and those before it) and the end of the instructions in front.
 
     developers.openai.com/api/docs/guides/prompt-caching, 2026-09-23. The guide considers the first 2 and the
     latest 50 explicit marks, the API reference the latest 80; below either limit there is no difference.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from otel_promptcache.emulator.exchange import ProviderError
+from otel_promptcache.emulator.wire import _shape
 from otel_promptcache.model import Prompt
 from otel_promptcache.providers import _openai as adapter
 from otel_promptcache.providers._wire import as_list, mapping
@@ -77,6 +78,60 @@ def check_caching(body: Mapping[str, Any], prompt: Prompt, lifetimes: tuple[str,
 
 
 OLDER_GRANULE: Final = 128
+
+
+FIELDS: Final[dict[str, tuple[type, ...]]] = {
+    "model": (str,),
+    "tools": (list,),
+    "prompt_cache_options": (dict,),
+    "prompt_cache_key": (str,),
+    "metadata": (dict,),
+    "stream": (bool,),
+}
+"""Types of the fields that both formats have."""
+
+
+def check_shape(body: Mapping[str, Any], types: Mapping[str, tuple[type, ...]], shape: _shape.Shape) -> None:
+    """Fields, messages, and what is said of breakpoints."""
+    items = body.get(shape.field)
+    listed = items if isinstance(items, list) else []
+    flaw = next(_shape.fields(body, {**FIELDS, **types}), None) or next(_shape.messages(listed, shape), None)
+    if flaw is not None:
+        raise _worded(flaw)
+    for index, item in enumerate(listed):
+        parts = [("", item)]
+        for field in ("content", "output"):
+            parts += [(f".{field}[{n}]", part) for n, part in enumerate(as_list(item.get(field)))]
+        for place, part in parts:
+            _check_breakpoint(f"{shape.field}[{index}]{place}.prompt_cache_breakpoint", part)
+
+
+def _check_breakpoint(place: str, part: object) -> None:
+    found = mapping(part).get("prompt_cache_breakpoint")
+    if found is None:
+        return
+    if not isinstance(found, dict):
+        raise invalid(f"Invalid type for '{place}': expected an object.", place, "invalid_type")
+    check_one_of(found, f"{place}.", "mode", ("explicit",))
+    check_one_of(found, f"{place}.", "ttl", ("30m", "12h"))
+
+
+def _worded(flaw: _shape.Flaw) -> ProviderError:
+    first, *rest = flaw.place
+    place = str(first) + "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in rest)
+    match flaw.problem:
+        case _shape.Problem.MISSING:
+            return invalid(f"Missing required parameter: '{place}'.", place, "missing_required_parameter")
+        case _shape.Problem.TYPE:
+            wanted = " or ".join(f"{'an' if one[0] in 'aeio' else 'a'} {one}" for one in flaw.wanted)
+            got = _shape.TYPE_NAMES[type(flaw.given)]
+            got = f"{'an' if got[0] in 'aeio' else 'a'} {got}"
+            message = f"Invalid type for '{place}': expected {wanted}, but got {got} instead."
+            return invalid(message, place, "invalid_type")
+        case _shape.Problem.VALUE:
+            supported = " and ".join(f"'{one}'" for one in flaw.wanted)
+            message = f"Invalid value: '{flaw.given}'. Supported values are: {supported}."
+            return invalid(message, place, "invalid_value")
 
 
 def check_one_of(fields: Mapping[str, Any], place: str, name: str, allowed: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from otel_promptcache.emulator import diagnostics
 from otel_promptcache.emulator.cache import Accounting
 from otel_promptcache.emulator.exchange import Event, Exchange, ProviderError, Turn, pieces
-from otel_promptcache.emulator.wire import _usage
+from otel_promptcache.emulator.wire import _shape, _usage
 from otel_promptcache.model import Kind, Prompt, Segment
 from otel_promptcache.providers import Dialect
 from otel_promptcache.providers import anthropic as adapter
@@ -28,6 +28,26 @@ max_batch: Final = 256 * 2**20
 
 _LIFETIMES: Final = (5 * MINUTE, HOUR)
 _LIFETIME_NAMES: Final = [TTL_NAMES[ttl] for ttl in _LIFETIMES]
+_FIELDS: Final[dict[str, tuple[type, ...]]] = {
+    "model": (str,),
+    "messages": (list,),
+    "system": (str, list),
+    "tools": (list,),
+    "tool_choice": (dict,),
+    "thinking": (dict,),
+    "output_config": (dict,),
+    "metadata": (dict,),
+    "stream": (bool,),
+}
+_BLOCKS: Final = frozenset((
+    "text", "image", "document", "search_result", "thinking", "redacted_thinking", "tool_use", "tool_result",
+    "tool_reference", "server_tool_use", "web_search_tool_result", "web_fetch_tool_result", "tool_search_tool_result",
+    "advisor_tool_result", "code_execution_tool_result", "bash_code_execution_tool_result",
+    "text_editor_code_execution_tool_result", "container_upload", "compaction", "fallback", "mcp_tool_use",
+    "mcp_tool_result", "mcp_tool_listing", "tool_addition", "tool_removal",
+))  # fmt: skip
+"""Types of anthropic 2.12, those in beta included."""
+_MESSAGES: Final = _shape.Shape("messages", ("user", "assistant", "system"), _BLOCKS)
 _CREATE_ONLY: Final = ("system", "tools")
 """Request fields that a message thread keeps from the request that created it."""
 
@@ -64,8 +84,8 @@ def check_prompt(body: Mapping[str, Any], prompt: Prompt) -> None:
     for name in ("model", "messages"):
         if body.get(name) is None:
             raise invalid(f"{name}: Field required")
-    if not isinstance(body["messages"], list):
-        raise invalid("messages: Input should be a valid array")
+    if (flaw := next(_flaws(body), None)) is not None:
+        raise invalid(f"{'.'.join(map(str, flaw.place))}: {_worded(flaw)}")
     if not body["messages"] and not previous(body):
         raise invalid("messages: at least one message is required")
     if previous(body) and any(field in body for field in _CREATE_ONLY):
@@ -73,14 +93,37 @@ def check_prompt(body: Mapping[str, Any], prompt: Prompt) -> None:
     _check_markers(body, prompt)
 
 
+def _flaws(body: Mapping[str, Any]) -> Iterator[_shape.Flaw]:
+    yield from _shape.fields(body, _FIELDS)
+    for number, tool in enumerate(as_list(body.get("tools"))):
+        if type(tool) is not dict:
+            yield _shape.Flaw(("tools", number), _shape.Problem.TYPE, ("object",))
+    if type(system := body.get("system")) is list:
+        yield from _shape.parts(("system",), system, frozenset({"text"}))
+    yield from _shape.messages(body["messages"], _MESSAGES)
+
+
+def _worded(flaw: _shape.Flaw) -> str:
+    match flaw.problem:
+        case _shape.Problem.MISSING:
+            return "Field required"
+        case _shape.Problem.TYPE:
+            return f"Input should be a valid {' or '.join(flaw.wanted)}"
+        case _shape.Problem.VALUE:
+            return f"Input should be {' or '.join(repr(one) for one in flaw.wanted)}"
+
+
 def _check_markers(body: Mapping[str, Any], prompt: Prompt) -> None:
     """platform.claude.com/docs/en/build-with-claude/prompt-caching: at most four; 1 hour before 5 minutes; neither
     reasoning nor empty text can be marked."""
     most = rules_for(adapter.provider, prompt.model).max_breakpoints
     marks = prompt.breakpoints
-    if len(marks) > most:
-        raise invalid(f"A maximum of {most} blocks with cache_control may be provided. Found {len(marks)}.")
-    for place, control in _controls(body):
+    controls = list(_controls(body))
+    # Of the marks inside of one block the last is a place of its own; all of them count.
+    found = len(marks) + len(controls) - len({block for block, _, _ in controls})
+    if found > most:
+        raise invalid(f"A maximum of {most} blocks with cache_control may be provided. Found {found}.")
+    for _, place, control in controls:
         if not isinstance(control, dict) or control.get("type", "ephemeral") != "ephemeral":
             raise invalid(f"{place}.type: Input should be 'ephemeral'")
         if control.get("ttl", "5m") not in _LIFETIME_NAMES:
@@ -106,10 +149,10 @@ def _check_markers(body: Mapping[str, Any], prompt: Prompt) -> None:
             raise invalid("cache_control: ttl differs from the marker on the last block")
 
 
-def _controls(body: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """(place, value) of each ``cache_control`` in a request."""
+def _controls(body: Mapping[str, Any]) -> Iterator[tuple[str, str, object]]:
+    """(place of the block, place, value) of each ``cache_control`` in a request, those inside of a block included."""
     if (automatic := body.get("cache_control")) is not None:
-        yield "cache_control", automatic
+        yield "", "cache_control", automatic
     blocks = [(f"tools.{n}", tool) for n, tool in enumerate(as_list(body.get("tools")))]
     blocks += [(f"system.{n}", block) for n, block in enumerate(as_list(body.get("system")))]
     for index, message in enumerate(as_list(body.get("messages"))):
@@ -117,8 +160,12 @@ def _controls(body: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
         if isinstance(content, list):
             blocks += [(f"messages.{index}.content.{n}", block) for n, block in enumerate(content)]
     for place, block in blocks:
-        if (control := marker(block, "cache_control")) is not None:
-            yield f"{place}.cache_control", control
+        if marker(block, "cache_control") is None:
+            continue
+        inner = as_list(mapping(block).get("content"))
+        for where, one in ((place, block), *((f"{place}.content.{n}", part) for n, part in enumerate(inner))):
+            if (control := mapping(one).get("cache_control")) is not None:
+                yield place, f"{where}.cache_control", control
 
 
 def _dotted(segment: Segment) -> str:

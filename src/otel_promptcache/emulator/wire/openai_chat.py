@@ -9,7 +9,7 @@ from typing import Any, Final
 from otel_promptcache.emulator.cache import Accounting
 from otel_promptcache.emulator.diagnostics import Difference
 from otel_promptcache.emulator.exchange import Event, Exchange, ProviderError, pieces
-from otel_promptcache.emulator.wire import _openai, _usage
+from otel_promptcache.emulator.wire import _openai, _shape, _usage
 from otel_promptcache.model import Prompt
 from otel_promptcache.providers import Dialect
 from otel_promptcache.providers import openai_chat as adapter
@@ -28,6 +28,12 @@ max_body: Final = _openai.MAX_BODY
 usage = _usage.chat
 
 _LIFETIMES: Final = ("30m",)
+_MESSAGES: Final = _shape.Shape(
+    "messages",
+    ("developer", "system", "user", "assistant", "tool", "function"),
+    frozenset({"text", "image_url", "input_audio", "file", "refusal"}),
+    silent=frozenset({"assistant", "function"}),
+)
 
 
 def check(body: Mapping[str, Any], prompt: Prompt) -> None:
@@ -39,6 +45,7 @@ def check(body: Mapping[str, Any], prompt: Prompt) -> None:
     if not messages:
         message = "Invalid 'messages': empty array. Expected an array with minimum length 1."
         raise _openai.invalid(message, "messages", "empty_array")
+    _openai.check_shape(body, {"response_format": (dict,)}, _MESSAGES)
     if body.get("n") not in (None, 1):
         raise _openai.invalid("Unsupported value: 'n' must be 1 with this model.", "n", "unsupported_value")
     _openai.check_strings("messages", messages)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from otel_promptcache.emulator import diagnostics
 from otel_promptcache.emulator.cache import Accounting
 from otel_promptcache.emulator.exchange import Event, Exchange, ProviderError, Turn, pieces
-from otel_promptcache.emulator.wire import _openai, _usage
+from otel_promptcache.emulator.wire import _openai, _shape, _usage
 from otel_promptcache.model import Prompt
 from otel_promptcache.providers import Dialect
 from otel_promptcache.providers import _openai as dialect_options
@@ -30,6 +30,22 @@ max_body: Final = _openai.MAX_BODY
 usage = _usage.responses
 
 _LIFETIMES: Final = ("30m", "12h")
+_FIELDS: Final[dict[str, tuple[type, ...]]] = {"instructions": (str, list), "text": (dict,), "reasoning": (dict,)}
+_ITEMS: Final = frozenset((
+    "message", "file_search_call", "computer_call", "computer_call_output", "web_search_call", "function_call",
+    "function_call_output", "tool_search_call", "tool_search_output", "additional_tools", "configuration_update",
+    "reasoning", "compaction", "image_generation_call", "code_interpreter_call", "local_shell_call",
+    "local_shell_call_output", "shell_call", "shell_call_output", "apply_patch_call", "apply_patch_call_output",
+    "mcp_list_tools", "mcp_approval_request", "mcp_approval_response", "mcp_call", "custom_tool_call_output",
+    "custom_tool_call", "compaction_trigger", "item_reference", "program", "program_output",
+))  # fmt: skip
+"""Types of openai 3.54."""
+_INPUT: Final = _shape.Shape(
+    "input",
+    ("user", "assistant", "system", "developer"),
+    frozenset({"input_text", "input_image", "input_file", "input_audio", "output_text", "refusal"}),
+    _ITEMS,
+)
 
 # --- Requests -----------------------------------------------------------------------------------------------
 
@@ -41,6 +57,7 @@ def check(body: Mapping[str, Any], prompt: Prompt) -> None:
     if not isinstance(body.get("input", []), str | list):
         message = "Invalid type for 'input': expected a string or an array of input items."
         raise _openai.invalid(message, "input", "invalid_type")
+    _openai.check_shape(body, _FIELDS, _INPUT)
     if prompt.conversation_id:
         message = f"Conversation with id '{prompt.conversation_id}' not found."
         raise ProviderError(404, "invalid_request_error", message, "conversation")
