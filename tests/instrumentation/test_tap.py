@@ -347,7 +347,7 @@ def locks_of_ours():
     names = [name for name in sys.modules if name.startswith("otel_promptcache")]
     holders = [(name, vars(sys.modules[name])) for name in names]
     for thing in gc.get_objects():
-        if type(thing).__module__ in names:
+        if getattr(type(thing), "__module__", None) in names:  # not every type has one
             slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
             values = {name: getattr(thing, name) for name in slots if hasattr(thing, name)}
             holders.append((type(thing).__qualname__, values | getattr(thing, "__dict__", {})))
