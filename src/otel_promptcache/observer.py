@@ -15,7 +15,6 @@ import re
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
 from time import perf_counter, thread_time, time, time_ns
 from typing import Any, Concatenate, Final, ParamSpec, Protocol
 
@@ -27,7 +26,6 @@ from otel_promptcache.history import History, Info, Node, Sight, Write
 from otel_promptcache.model import (
     Answer,
     Attribution,
-    Cost,
     Fingerprint,
     Link,
     Observation,
@@ -35,7 +33,6 @@ from otel_promptcache.model import (
     Scope,
     Section,
     Segment,
-    Usage,
 )
 from otel_promptcache.providers import Dialect, provider_for
 from otel_promptcache.providers.rules import rules_for
@@ -556,7 +553,7 @@ class Call:
             self.observer.trouble("pricing", error)
         verdict = seen.diagnosis
         if seen.cost is not None and verdict is not None and verdict.lost:
-            seen.lost_usd = _lost_usd(verdict.lost, seen.usage, seen.cost)
+            seen.lost_usd = pricing.lost(verdict.lost, seen.usage, seen.cost)
 
     def _conclude(self, seen: Observation) -> None:
         """Tells the history how it ended."""
@@ -590,13 +587,6 @@ class Call:
 def _error_kind(text: str) -> str:
     """An error type that is fit to be a label: it comes from the wire, where anything may stand."""
     return text if _ERROR_KIND.fullmatch(text) else "_OTHER"
-
-
-def _lost_usd(lost: int, usage: Usage, cost: Cost) -> Decimal:
-    """What the lost tokens cost above the read price: as far as they were written again, at what writing cost."""
-    written = min(lost, usage.write or 0)
-    paid = (cost.write / usage.write * written if usage.write else Decimal(0)) + cost.fresh_price * (lost - written)
-    return paid - lost * cost.read_price
 
 
 def _chosen(percent: float) -> bool:

@@ -40,6 +40,15 @@ class Spans(StrEnum):
     NEVER = "never"
 
 
+class Privacy(StrEnum):
+    """How much of prompts may be shown, each step more than the one before."""
+
+    HASHES = "hashes"
+    NAMES = "names"
+    REDACTED = "redacted"
+    FULL = "full"
+
+
 class SettingError(ValueError):
     """A value that cannot be used; the message names the setting and what it takes."""
 
@@ -125,6 +134,12 @@ class Settings:
     token_usage_metric: bool = _setting(False, _flag, "Also record the older histogram `gen_ai.client.token.usage`")
     history_segments: int = _setting(
         100_000, _count(100, 100_000_000), "Prompt segments remembered in this process, at most (read at the start)"
+    )
+    privacy: Privacy = _setting(
+        Privacy.HASHES,
+        _choice(Privacy),
+        "`hashes` (tool names and the application's own keys in paths are hashed), `names` (they are readable), "
+        "`redacted` (reports show the differing text, secrets and personal data masked), `full`",
     )
     prices: bool = _setting(True, _flag, "`off` leaves out cost, and never imports the price data")
     auto: bool = _setting(False, _flag, "Start with the interpreter (needs `otel-promptcache auto`; environment only)")

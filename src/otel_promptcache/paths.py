@@ -1,0 +1,66 @@
+"""Places in a request body, and how much of them may be shown.
+
+A path is wire field names and positions. Field names that the APIs define say nothing about anybody; every other key
+(a property of a tool's schema, an argument) is the application's, and is readable only from the step ``names`` of
+``OTEL_PROMPTCACHE_PRIVACY`` on.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from otel_promptcache.fingerprint import HashKey
+from otel_promptcache.settings import Privacy
+
+Path = tuple[str | int, ...]
+
+_NAMES: Final = """
+    additionalProperties allOf allowed_tools annotations anyOf arguments audio budget_tokens cache_control
+    call_id citations content context_management conversation data default definitions description detail
+    disable_parallel_tool_use display effort encrypted_content enum file file_data file_id file_url filename
+    format function id image image_url include input input_audio input_schema instructions is_error items
+    json_schema max_tokens media_type messages metadata mode model name oneOf output output_config output_format
+    parallel_tool_calls parameters pattern phase previous_message_id previous_response_id
+    prompt_cache_breakpoint prompt_cache_key properties reasoning reasoning_content reasoning_effort refusal
+    required response_format role schema service_tier signature source speed stream strict summary system text
+    thinking thread title tool_call_id tool_calls tool_choice tool_use_id tools ttl type url verbosity
+"""
+WIRE: Final = frozenset(_NAMES.split())
+"""Names that the providers' APIs and JSON Schema define."""
+
+_FREE: Final = frozenset({"arguments", "input", "metadata"})
+"""Objects whose keys are the application's, all the way down; as a list, ``input`` is the API's."""
+
+_STEP: Final = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
+
+
+def parsed(path: str) -> Path:
+    """The steps of a path as the dialects write it: ``messages[3].content[0]``."""
+    return tuple(int(index) if index else name for index, name in _STEP.findall(path))
+
+
+def shown(path: Path, privacy: Privacy, key: HashKey) -> str:
+    """A path as this step of the ladder may show it: ``tools[3].input_schema.properties.[key:3f2a]``."""
+    text = ""
+    for place, step in enumerate(path):
+        if isinstance(step, int):
+            text += f"[{step}]"
+            continue
+        own = _own(path, place) or step not in WIRE
+        name = shown_name(step, privacy, key) if own else step
+        text += f".{name}" if text else name
+    return text
+
+
+def _own(path: Path, place: int) -> bool:
+    """Whether the application chose this key, whatever it is called: the names of a schema's properties, and
+    everything in the arguments of a tool."""
+    if place and path[place - 1] == "properties" and not (place > 1 and path[place - 2] == "properties"):
+        return True
+    return any(path[at] in _FREE and isinstance(path[at + 1], str) for at in range(place))
+
+
+def shown_name(name: str, privacy: Privacy, key: HashKey) -> str:
+    """A tool's name, or a key of the application's own, as this step of the ladder may show it."""
+    return key.name(name) if privacy is Privacy.HASHES else name
