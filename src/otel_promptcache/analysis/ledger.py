@@ -69,14 +69,38 @@ def calls(lines: Iterable[str], reading: Reading) -> Iterator[LedgerCall]:
             yield call
 
 
-def _events(document: Mapping[str, Any]) -> Iterator[LedgerCall]:
+def find(lines: Iterable[str], identity: str) -> Iterator[Mapping[str, Any]]:
+    """The attributes of the calls with this trace id or response id, in the order of the file, each once."""
+    wanted, known = identity.lower(), set()
+    for line in lines:
+        if wanted not in line.lower():
+            continue
+        try:
+            records = list(_records(json.loads(line)))
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
+            continue
+        for found, record in records:
+            call = str(found.get(semconv.CALL_ID) or "")
+            ids = (str(record.get("traceId", "")).lower(), str(found.get(semconv.RESPONSE_ID, "")).lower())
+            if wanted in ids and (not call or call not in known):
+                known.add(call)
+                yield found
+
+
+def _records(document: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """(attributes, record) of each call in a line."""
     for resource in document.get("resourceLogs", ()):
         for scope in resource.get("scopeLogs", ()):
             for record in scope.get("logRecords", ()):
                 found = {pair["key"]: _value(pair["value"]) for pair in record.get("attributes", ())}
                 # Exporters older than the field of its own send the name as an attribute.
                 if semconv.EVENT_CALL in (record.get("eventName"), found.get("event.name")):
-                    yield _call(found, int(record.get("timeUnixNano") or record["observedTimeUnixNano"]) / 1e9)
+                    yield found, record
+
+
+def _events(document: Mapping[str, Any]) -> Iterator[LedgerCall]:
+    for found, record in _records(document):
+        yield _call(found, int(record.get("timeUnixNano") or record["observedTimeUnixNano"]) / 1e9)
 
 
 def _value(value: Mapping[str, Any]) -> Any:

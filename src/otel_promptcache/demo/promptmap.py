@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from otel_promptcache import semconv
-from otel_promptcache.demo.receiver import Event
 from otel_promptcache.model import Section
+
+if TYPE_CHECKING:
+    from otel_promptcache.demo.receiver import Event
 
 _DIGEST: Final = 6
 _LENGTH: Final = 3
