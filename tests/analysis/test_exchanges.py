@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
 
+from otel_promptcache.analysis import replay
 from otel_promptcache.analysis.exchanges import Exchange, TrafficError, body_of, read
 
 MESSAGES = {
@@ -215,3 +218,53 @@ def test_a_body_alone_or_wrapped(tmp_path: Path) -> None:
         body_of(written(tmp_path, "c.json", MESSAGE))
     with pytest.raises(TrafficError, match="not one JSON document"):
         body_of(written(tmp_path, "d.json", MESSAGES, MESSAGES))
+
+
+# --- Whatever stands in the file ----------------------------------------------------------------------------
+
+NAMES = some.sampled_from(
+    ["body", "response", "usage", "t", "duration", "url", "messages", "content", "role", "input", "tools", "model",
+     "id", "requests", "sequence", "interactions", "log", "entries", "text", "type", "message", "provider", "session"]
+)  # fmt: skip
+LEAVES = (
+    some.none()
+    | some.booleans()
+    | some.integers(-1, 2**70)
+    | some.floats()
+    | some.sampled_from(["user", "text", "anthropic", "/v1/messages", "http://[bad", "2025-11-21T14:00:00Z", "\ud800"])
+)
+ANY = some.recursive(LEAVES, lambda inner: some.lists(inner, max_size=3) | some.dictionaries(NAMES, inner, max_size=4))
+ROWS = some.dictionaries(NAMES, ANY, max_size=6)
+CALLS = some.fixed_dictionaries(
+    {
+        "body": some.fixed_dictionaries(
+            {"messages": some.lists(ANY, max_size=3)}, optional={"system": ANY, "tools": ANY}
+        )
+    },
+    optional={"response": ANY, "usage": ANY, "t": ANY, "url": ANY, "duration": ANY, "ttft": ANY, "provider": ANY},
+)
+ENTRIES = some.fixed_dictionaries(
+    {"type": some.sampled_from(["user", "assistant", "system"]), "uuid": some.sampled_from(["a", "b", "c", 1, None])},
+    optional={
+        "parentUuid": some.sampled_from(["a", "b", "c", "gone", None, 3]),
+        "message": ANY | some.fixed_dictionaries({"role": ANY, "content": ANY, "model": ANY, "usage": ANY, "id": ANY}),
+        "timestamp": ANY,
+        "isSidechain": ANY,
+        "isCompactSummary": ANY,
+    },
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(some.lists(ROWS | CALLS | ENTRIES, min_size=1, max_size=5))
+def test_no_file_is_too_strange(tmp_path: Path, rows: list[Any]) -> None:
+    """Read and judged, or refused with a sentence."""
+    try:
+        cases = read([written(tmp_path, "strange.jsonl", *rows)]).cases()
+    except TrafficError:
+        return
+    for case in cases:
+        for one, judged in zip(case, replay.replay(case), strict=True):
+            assert judged.exchange is one
+            assert one.at < one.begun <= one.ended
+            assert judged.diagnosis.lost >= 0

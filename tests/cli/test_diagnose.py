@@ -156,6 +156,18 @@ def test_what_was_passed_over_is_said(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "1 requests have no time; nothing is said of lifetimes" in said
 
 
+def test_half_a_character_is_no_matter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A lone surrogate in a name, in the text that differs, and on the page."""
+    rows = [json.loads(line(f"{half} Uhr", at)) | {"url": None} for half, at in (("\ud83d", 0), ("\udc4d", 60))]
+    for row in rows:
+        row["body"]["model"] = "claude-\ud800"
+    path, html = tmp_path / "log.jsonl", tmp_path / "page.html"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert main(["diagnose", str(path), "--privacy", "full", "--html", str(html)]) == 0
+    assert "\\udc4d Uhr" in capsys.readouterr().out
+    assert "\\udc4d Uhr" in html.read_text(encoding="utf-8")
+
+
 def test_nothing_heavy_is_imported(log: str) -> None:
     """A base install suffices: no OpenTelemetry SDK, no protobuf, no client."""
     code = (

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from otel_promptcache.model import Answer
 from otel_promptcache.providers import BY_NAME, Dialect, dialect_for, provider_for
@@ -243,7 +243,7 @@ def _add(row: Mapping[str, Any], case: str, name: str, number: int, reading: Rea
     sent = number * APART if at is None else at
     begun, ended = _later(row, _FIRST, sent), _later(row, _DURATION, sent) or _first(row, _ENDED, moment)
     begun = max(begun or ended or sent, sent + INSTANT)
-    host = urlsplit(url).hostname or ""
+    host = _split(url).hostname or ""
     where = "/".join(filter(None, (host or url, *(str(row[one]) for one in _REGION if row.get(one)))))
     reading.exchanges.append(
         Exchange(
@@ -267,7 +267,7 @@ def _add(row: Mapping[str, Any], case: str, name: str, number: int, reading: Rea
 
 def _passed_over(url: str) -> str:
     """What is counted: the kind of request, without the names in it."""
-    place = re.sub(r"[\w.%-]*\d[\w.%-]{5,}", "*", urlsplit(url).path or url)
+    place = re.sub(r"[\w.%-]*\d[\w.%-]{5,}", "*", _split(url).path or url)
     return place or "no request body"
 
 
@@ -283,7 +283,7 @@ def _dialect(row: Mapping[str, Any], url: str, body: Mapping[str, Any], raw: obj
     named = BY_NAME.get(string(row.get("provider"))) or BY_NAME.get(string(row.get("api")))
     if named is not None:
         return named
-    path = urlsplit(url).path
+    path = _split(url).path
     known = dialect_for(path)
     if known is not None:
         return known
@@ -379,22 +379,40 @@ def moment(value: object) -> float | None:
     """POSIX seconds of a number (seconds, milli-, micro- or nanoseconds) or of an ISO 8601 time."""
     if isinstance(value, str):
         try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
+            found = datetime.fromisoformat(value)
+            return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, OverflowError):
             return None
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    number = float(value)
+    number = _seconds(value)
     for limit, unit in ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3)):
-        if number >= limit:
-            return number / unit
-    return number
+        if number is not None and number >= limit:
+            number /= unit
+            break
+    return number if number is None or number < _FOR_EVER else None
+
+
+_FOR_EVER: Final = 1e11
+"""Seconds beyond which a number is no time."""
+
+
+def _seconds(value: object) -> float | None:
+    """A number that may be an amount of time."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _FOR_EVER * 1e9:
+        return None
+    return float(value)
 
 
 def _later(row: Mapping[str, Any], names: Iterable[tuple[str, float]], sent: float) -> float | None:
     for name, unit in names:
-        value = row.get(name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
-            return sent + value * unit
+        value = _seconds(row.get(name))
+        if value is not None:
+            return sent + min(value * unit, _FOR_EVER)
     return None
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of a URL; what is none of them is all path."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return SplitResult("", "", url, "", "")

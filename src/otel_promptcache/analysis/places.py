@@ -56,8 +56,10 @@ def between(
     """Where two segments part, each looked up in its own body."""
     if old is None:
         return None
-    here = parsed(dialect.path(new))
-    before, after = _at(old_body, parsed(dialect.path(old))), _at(new_body, here)
+    there, here = parsed(dialect.path(old)), parsed(dialect.path(new))
+    if old.role != new.role and "content" in here[2:3] and "content" in there[2:3]:
+        there, here = there[:2], here[:2]  # what differs is who speaks, or which call a result belongs to
+    before, after = _at(old_body, there), _at(new_body, here)
     if before is _NOTHING or after is _NOTHING:
         return None
     return parting(before, after, here)

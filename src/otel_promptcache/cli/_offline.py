@@ -28,6 +28,12 @@ def shown(options: argparse.Namespace) -> Shown:
     return Shown(chosen, HashKey(settings.hash_key))
 
 
+def say(line: str) -> None:
+    """Prints a line; what the terminal cannot show, or nobody can (half a character), is written out."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(line.rstrip().encode(encoding, "backslashreplace").decode(encoding))
+
+
 def complaining(name: str, action: Callable[[], int]) -> int:
     """The exit status of an action; 2 with a sentence for files that cannot be read."""
     try:

@@ -44,14 +44,14 @@ def _run(options: argparse.Namespace) -> int:
     judged = list(replay.every(reading.cases(), texts=not options.hashes_only))
     if options.html:
         page = _diagnose_page.page(findings.summary(judged), shown, options.files)
-        with open(options.html, "w", encoding="utf-8") as handle:
+        with open(options.html, "w", encoding="utf-8", errors="backslashreplace") as handle:
             handle.write(page)
     if options.format == "jsonl":
         for call in judged:
             print(json.dumps(findings.row(call, shown)))
     else:
         for line in _diagnose_screen.lines(findings.summary(judged), shown, terminal(sys.stdout)):
-            print(line)
+            _offline.say(line)
         if options.html:
             print(f"\n  The same as a page: {os.path.abspath(options.html)}")
     _passed_over(reading)

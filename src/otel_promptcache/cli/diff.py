@@ -37,7 +37,7 @@ def _run(options: argparse.Namespace) -> int:
     found = comparison.compare(exchanges.body_of(options.old), exchanges.body_of(options.new), options.dialect or "")
     shown, screen = _offline.shown(options), terminal(sys.stdout)
     for line in _lines(found, shown, screen):
-        print(line.rstrip())
+        _offline.say(line)
     return 1 if found.differences else 0
 
 

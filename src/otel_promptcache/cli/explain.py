@@ -63,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _print(lines: Iterator[str]) -> None:
     for line in lines:
-        print(line.rstrip())
+        _offline.say(line)
 
 
 def _index(screen: Terminal) -> Iterator[str]:
