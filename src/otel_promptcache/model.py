@@ -8,7 +8,7 @@ dozen of them and a long conversation hundreds.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from enum import IntEnum
 from typing import NamedTuple, overload
@@ -79,12 +79,17 @@ class Segments(Sequence[Segment]):
     __slots__ = ("_made", "runs")
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self) -> None:
-        self._made: list[Segment | None] = []
+    def __init__(self, segments: Iterable[Segment] = ()) -> None:
+        self._made: list[Segment | None] = list(segments)
         self.runs: list[Run] = []
 
     def append(self, segment: Segment) -> None:
         self._made.append(segment)
+
+    def insert(self, at: int, segment: Segment) -> None:
+        """Puts a segment in front of another one that is not within a run."""
+        self._made.insert(at, segment)
+        self.runs = [run._replace(start=run.start + 1) if run.start >= at else run for run in self.runs]
 
     def add_run(self, first: int, roles: list[str], texts: list[str]) -> None:
         self.runs.append(Run(len(self._made), first, roles, texts))

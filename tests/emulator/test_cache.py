@@ -50,11 +50,12 @@ class Provider:
         self.model = model
         self.cache = Cache(tokenizer)
         self.now = 1_000_000.0
+        self.provider: str = dialect.provider
 
     def start(self, body: Body, key: str = "key") -> Ticket:
         """A request starts; its response has not begun."""
         prompt = self.dialect.prompt({"model": self.model, **body})
-        scope = Scope(self.dialect.provider, "", key, prompt.model, prompt.cache_key)
+        scope = Scope(self.provider, "", key, prompt.model, prompt.cache_key)
         return self.cache.look_up(prompt, scope, self.now)
 
     def ask(self, body: Body, key: str = "key") -> Accounting:
@@ -151,14 +152,29 @@ class TestMarkers:
         assert numbers(claude.ask({"system": [block(2000, ttl="5m")], "messages": [user(block(5))]})) == (2000, 0, 5)
 
 
+TOOLS: list[Body] = [
+    {
+        "name": "find",
+        "description": text(2000),
+        "input_schema": {"type": "object"},
+        "cache_control": {"type": "ephemeral"},
+    }
+]
+SEARCH: Body = {"type": "web_search_20250305", "name": "web_search"}
+PICTURE: Body = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
+QUOTED: Body = {
+    "type": "document",
+    "source": {"type": "text", "media_type": "text/plain", "data": "x"},
+    "citations": {"enabled": True},
+}
+
+
 class TestWhatCutsAPrefix:
     """Anthropic: tools, then system, then messages; parameters stand where a change of theirs cuts."""
 
-    tools = ({"name": "find", "description": text(2000), "input_schema": {"type": "object"}},)
-
     def body(self, **changes: Any) -> Body:
         return {
-            "tools": [{**self.tools[0], "cache_control": {"type": "ephemeral"}}],
+            "tools": TOOLS,
             "system": [block(1000, "system", "5m")],
             "messages": [user(block(500, "question", "5m"))],
         } | changes
@@ -173,6 +189,10 @@ class TestWhatCutsAPrefix:
             ({"tool_choice": {"type": "auto"}}, 3),
             ({"system": [block(1000, "other", "5m")]}, 1),
             ({"speed": "fast"}, 1),
+            ({"tools": [SEARCH, *TOOLS]}, 1),
+            ({"messages": [user(QUOTED, block(500, "question", "5m"))]}, 1),
+            ({"messages": [user(block(500, "question", "5m"), PICTURE)]}, 2),
+            ({"output_config": {"effort": "low"}}, 2),
             ({"tools": [{"name": "seek", "description": text(2000), "cache_control": {"type": "ephemeral"}}]}, 0),
             ({"model": "claude-sonnet-4-6"}, 0),
         ],
@@ -593,6 +613,50 @@ class TestCommonPrefix:
         assert gpt.ask(self.chat(text(5000))).read == 4096
 
 
+class TestTokenByToken:
+    """Trees, slots and units keep the rules of concurrency and of time that entries keep."""
+
+    body: ClassVar[Body] = {"messages": [{"role": "user", "content": text(5000)}]}
+
+    @pytest.fixture(params=["sglang", "llama_cpp", "deepseek", "gcp.gemini"])
+    def engine(self, request: pytest.FixtureRequest) -> Provider:
+        made = Provider(openai_chat, "m")
+        made.provider = request.param
+        return made
+
+    def test_together_they_miss_together(self, engine: Provider) -> None:
+        """What is under way cannot be read, and the second says so; slots are busy meanwhile."""
+        first, second = engine.start(self.body), engine.start(self.body)
+        assert (first.accounting.read, second.accounting.read) == (0, 0)
+        assert (first.accounting.reason, second.accounting.reason) == (None, Reason.CONCURRENT_WRITE)
+        engine.cache.store(first)
+        assert engine.start(self.body).accounting.read > 4900
+
+    def test_a_request_that_fails_leaves_nothing(self, engine: Provider) -> None:
+        """And its slot is free again."""
+        for _ in range(9):
+            engine.cache.abandon(engine.start(self.body))
+        assert (engine.ask(self.body).status, len(engine.cache)) == (Status.COLD, 1)
+
+    def test_looking_is_no_use(self, engine: Provider) -> None:
+        """What a request would read can be asked without a trace."""
+        engine.ask(self.body)
+        prompt = openai_chat.prompt({"model": "m", **self.body})
+        scope = Scope(engine.provider, "", "key", "m", "")
+        before = [(one.used, one.reads) for one in engine.cache.entries(9)]
+        engine.now += 10
+        assert engine.cache.would_read(prompt, scope, engine.now) == engine.start(self.body).accounting.read
+        assert before == [(1_000_000.0, 0)]
+
+    def test_it_expires_where_things_expire(self, engine: Provider) -> None:
+        """Gemini and DeepSeek forget; an engine at home does not."""
+        engine.ask(self.body)
+        engine.now += 30 * 86_400
+        counts = engine.ask(self.body)
+        forgets = engine.provider in ("deepseek", "gcp.gemini")
+        assert (counts.read == 0, counts.reason) == (forgets, Reason.TTL_EXPIRED if forgets else None)
+
+
 class TestTokens:
     """The declared tokenizer."""
 
@@ -610,6 +674,11 @@ class TestTokens:
         segments = anthropic.prompt(body).segments
         assert [piece(segment, quarter_bytes).tokens for segment in segments] == [0, 1]
 
+    def test_a_parameter_that_is_a_word_is_no_text_either(self) -> None:
+        """``tool_choice: "required"`` is a string on the wire."""
+        (choice,) = openai_chat.prompt({"tool_choice": "required"}).segments
+        assert piece(choice, quarter_bytes).tokens == 0
+
     def test_structures_are_their_compact_json(self) -> None:
         """Markers left out."""
         call = {"type": "tool_use", "id": "t", "name": "find", "input": {"q": "ü"}}
@@ -623,7 +692,7 @@ class TestTokens:
         """Alone, and inside a tool result beside its text."""
         picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "A" * 90_000}}
         result = {"type": "tool_result", "tool_use_id": "t", "content": [picture, picture]}
-        segments = anthropic.prompt({"messages": [user(picture, result)]}).segments
+        segments = anthropic.prompt({"messages": [user(picture, result)]}).segments[-2:]
         alone, nested = (piece(segment, quarter_bytes).tokens for segment in segments)
         frame = quarter_bytes('{"type":"tool_result","tool_use_id":"t","content":[]}')
         assert (alone, nested) == (IMAGE_TOKENS, 2 * IMAGE_TOKENS + frame)

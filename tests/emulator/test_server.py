@@ -8,7 +8,6 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -51,46 +50,6 @@ class Weather(BaseModel):
     degrees: float
     days: list[str]
     wind: str | None
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
-    with emulator() as running:
-        yield running
-
-
-@pytest.fixture
-def provider(server: Emulator) -> Iterator[Emulator]:
-    """The running emulator, as new."""
-    fresh = Emulator()
-    server.reset()
-    yield server
-    for name in ("answer", "latency", "retry_after", "stall"):
-        setattr(server, name, getattr(fresh, name))
-
-
-@pytest.fixture(scope="module")
-def claude(server: Emulator) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=server.url, api_key="key", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def gpt(server: Emulator) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=server.url + "/v1", api_key="key", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-async def async_claude(server: Emulator) -> AsyncIterator[anthropic.AsyncAnthropic]:
-    async with anthropic.AsyncAnthropic(base_url=server.url, api_key="key", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-async def async_gpt(server: Emulator) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(base_url=server.url + "/v1", api_key="key", max_retries=0) as client:
-        yield client
 
 
 def faulty(fault: str) -> dict[str, Any]:
@@ -261,7 +220,7 @@ class TestAnthropic:
             ({"system": SYSTEM * 4, "cache_control": {"type": "ephemeral"}}, "A maximum of 4 blocks"),
             (
                 {"messages": [{"role": "user", "content": [{**SYSTEM[0], "cache_control": {"ttl": "1h"}}]}]},
-                r"messages\[0\].content\[0\].cache_control.ttl: a ttl='1h' cache_control block must not come after",
+                r"messages\.0\.content\.0\.cache_control\.ttl: a ttl='1h' cache_control block must not come after",
             ),
             ({"system": [{**SYSTEM[0], "text": ""}]}, "cannot be set for empty text blocks"),
             (
@@ -596,11 +555,74 @@ class TestFaults:
         ) as response:
             assert gzip.decompress(b"".join(response.iter_raw())).startswith(b"event: response.created")
 
+    def test_slow_headers(self, provider: Emulator, claude: anthropic.Anthropic) -> None:
+        """Not even the status of a stream comes in time; after the wait all is well."""
+        provider.stall = 0.5
+        with pytest.raises(anthropic.APITimeoutError):
+            claude.with_options(timeout=0.1).messages.create(**ASK, stream=True, **faulty("slow_headers"))
+        provider.stall = 0.01
+        events = list(claude.messages.create(**ASK, stream=True, **faulty("slow_headers")))
+        assert events[-1].type == "message_stop"
+
+    def test_eviction(self, provider: Emulator, claude: anthropic.Anthropic) -> None:
+        """A living entry is gone, which no rule explains; it is written anew."""
+        claude.messages.create(**ASK)
+        assert claude.messages.create(**ASK, **faulty("evict")).usage.cache_read_input_tokens == 0
+        assert provider.last.accounting.reason is Reason.UNKNOWN
+        assert provider.last.why == "a prefix could not be read; it was evicted"
+        assert claude.messages.create(**ASK).usage.cache_read_input_tokens == 2000
+        provider.evict()
+        assert [entry["alive"] for entry in provider.state()["entries"]] == [False]
+
+    def test_a_cold_machine(self, provider: Emulator, gpt: openai.OpenAI) -> None:
+        """It has nothing, and what is left there nobody finds again; the first machine keeps what it has."""
+        reads = []
+        for headers in ({}, faulty("cold"), faulty("cold"), {}):
+            usage = gpt.chat.completions.create(**CHAT, **headers).usage
+            reads.append(usage.prompt_tokens_details.cached_tokens)
+        assert reads == [0, 0, 0, 2003]
+        missed = provider.requests[1]
+        assert (missed.accounting.status, missed.accounting.reason) == (Status.MISS, Reason.UNKNOWN)
+        assert "2003 tokens are cached on another machine" in missed.why
+
+    def test_cold_machines_by_chance(self) -> None:
+        """The option says how many; the seed says which."""
+
+        def reads(share: float, seed: str) -> list[int]:
+            with (
+                emulator(cold=share, seed=seed) as fresh,
+                openai.OpenAI(base_url=fresh.url + "/v1", api_key="k") as gpt,
+            ):
+                usages = [gpt.chat.completions.create(**CHAT).usage for _ in range(14)]
+                return [usage.prompt_tokens_details.cached_tokens for usage in usages]
+
+        assert reads(0.0, "a") == [0, *[2003] * 13]
+        assert reads(1.0, "a") == [0] * 14
+        half = reads(0.5, "a")
+        assert half == reads(0.5, "a") != reads(0.5, "b")
+        assert 3 <= half.count(2003) <= 11
+
+    def test_faults_that_are_ordered(self, provider: Emulator, claude: anthropic.Anthropic, gpt: openai.OpenAI) -> None:
+        """For the next requests, whoever sends them: in process and over HTTP."""
+        provider.fail("429", times=2)
+        for ask in (lambda: claude.messages.create(**ASK), lambda: gpt.chat.completions.create(**CHAT)):
+            with pytest.raises((anthropic.RateLimitError, openai.RateLimitError)):
+                ask()
+        assert claude.messages.create(**ASK).stop_reason == "end_turn"
+        door = provider.url + "/_emulator/faults"
+        assert httpx2.post(door, json={"fault": "500"}).json() == {"fault": "500", "times": 1}
+        with pytest.raises(anthropic.InternalServerError):
+            claude.messages.create(**ASK)
+        assert httpx2.post(door, json={"fault": "slow"}).status_code == 400
+        with pytest.raises(ValueError, match="slow"):
+            provider.fail("slow")
+
     def test_every_fault_is_tried(self) -> None:
         """The list of this class, so that a new fault gets a test."""
         assert {fault.value for fault in Fault} == {
             *("429", "500", "529", "html", "html_502", "truncate", "malformed"),
             *("no_usage", "null_usage", "stall", "error_event", "gzip"),
+            *("slow_headers", "evict", "cold"),
         }
 
 

@@ -22,9 +22,8 @@ def paths(body: Body) -> list[str]:
 
 
 def segment(content: object, role: str = "user") -> Segment:
-    """The one segment of a message with one block."""
-    (found,) = anthropic.prompt({"messages": [{"role": role, "content": [content]}]}).segments
-    return found
+    """The segment of a message with one block, behind what a picture changes in front of it."""
+    return anthropic.prompt({"messages": [{"role": role, "content": [content]}]}).segments[-1]
 
 
 def places(body: Body) -> list[tuple[int, int, bool]]:
@@ -253,7 +252,8 @@ class TestBreakpoints:
                 ASK,
             ],
         }
-        assert places(body) == [(2, 3600, True), (3, 300, True), (4, 300, True)]
+        assert paths(body)[3] == "images"  # pictures anywhere change what the messages begin with
+        assert places(body) == [(2, 3600, True), (3, 300, True), (5, 300, True)]
         assert anthropic.prompt(body).automatic is False
 
     def test_on_a_part_of_a_tool_result(self) -> None:
@@ -549,3 +549,13 @@ def test_breakpoints_are_values() -> None:
     """Named fields over plain numbers."""
     body = {"system": [{"type": "text", "text": "S", "cache_control": HOUR}]}
     assert anthropic.prompt(body).breakpoints == (Breakpoint(length=1, ttl=3600, explicit=True),)
+
+
+def test_a_picture_behind_many_messages() -> None:
+    """What it changes stands in front of all of them, and none of them moves."""
+    said = [{"role": "user", "content": f"Message {number}"} for number in range(12)]
+    shown = {"role": "user", "content": [{"type": "image", "source": {"type": "base64", "data": "AA=="}}]}
+    plain = anthropic.prompt({"system": "Be brief.", "messages": said}).segments
+    found = anthropic.prompt({"system": "Be brief.", "messages": [*said, shown]}).segments
+    assert [one.role for one in found[:2]] == ["system", "images"]
+    assert [plain[0], *found[2:-1]] == list(plain)

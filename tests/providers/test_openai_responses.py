@@ -194,6 +194,12 @@ class TestSameness:
         body = {"input": [ASK]}
         assert openai_responses.prompt(body | {field: "x"}).segments == openai_responses.prompt(body).segments
 
+    def test_instructions_are_what_a_system_message_is_in_chat(self) -> None:
+        """Engines that speak both render them alike, and one reads what the other stored."""
+        (one,) = openai_responses.prompt({"instructions": "Be brief."}).segments
+        (other,) = openai_chat.prompt({"messages": [{"role": "system", "content": "Be brief."}]}).segments
+        assert one.key == other.key
+
     def test_instructions_are_no_developer_message(self) -> None:
         """They are rendered at another place."""
         (one,) = openai_responses.prompt({"instructions": "Be brief."}).segments

@@ -347,7 +347,7 @@ class TestRules:
             ("openai", "gpt-6.2-sol", (Matching.BREAKPOINT, 1024, 1, 1800)),
             ("openai", "gpt-5.5", (Matching.PREFIX, 1024, 2048, 86_400)),
             ("openai", "gpt-4.1", (Matching.PREFIX, 1024, 128, 600)),
-            ("deepseek", "deepseek-chat", (Matching.PREFIX, 64, 64, 86_400)),
+            ("deepseek", "deepseek-chat", (Matching.PREFIX, 128, 128, 86_400)),
             ("groq", "openai/gpt-oss-20b", (Matching.PREFIX, 128, 128, 7200)),
             ("somebody", "anything", (Matching.PREFIX, 0, 16, 300)),
             ("", "", (Matching.PREFIX, 0, 16, 300)),

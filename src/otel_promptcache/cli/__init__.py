@@ -41,6 +41,9 @@ COMMANDS: Final = (
     ),
     Command("doctor", "otel_promptcache.cli.doctor", "what is observed, who else instruments, where telemetry goes"),
     Command(
+        "emulate", "otel_promptcache.cli.emulate", "a local provider that caches by the real rules; --verify proves it"
+    ),
+    Command(
         "ci", "otel_promptcache.cli.ci", "the price tag of a pull request: snapshots joined with production traffic"
     ),
     Command("price", "otel_promptcache.cli.price", "price usage payloads from a file of JSON lines"),

@@ -117,15 +117,21 @@ def _verdicts() -> str:
     return f"## Status, reason, cause\n\n{statuses}\n{reasons}\n{causes}"
 
 
+def _lifetime(row: rules.Rules) -> str:
+    if row.ttl == rules.UNTIL_EVICTED:
+        return "until evicted"
+    return rules.TTL_NAMES.get(row.ttl, f"{row.ttl}s") + ("" if row.ttl_certain else " or less")
+
+
 def _rules() -> str:
     rows = [
         (
             row.provider or "any other",
-            f"`{row.models}`" if row.models else "all others",
+            f"`{row.models}`" if row.models else "all others" if row.known else "unknown ones (assumed)",
             row.matching,
             row.minimum,
             row.granule,
-            rules.TTL_NAMES.get(row.ttl, f"{row.ttl}s") + ("" if row.ttl_certain else " or less"),
+            _lifetime(row),
             "yes" if row.reliable else "no",
             f"{row.source} ({row.read_on})",
         )

@@ -3,7 +3,7 @@
 It reads requests with the same adapters and works by the same rule tables as the diagnosis, and answers in the
 providers' own shapes, so the unmodified SDKs talk to it. Needs the extra ``emulator``.
 
-``emulator()`` runs one in this process; ``app()`` gives the ASGI application alone.
+``emulator()`` runs one in this process, ``serve()`` in the foreground; ``app()`` gives the ASGI application alone.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ except ModuleNotFoundError as missing:
 
 from otel_promptcache.emulator.cache import Accounting
 from otel_promptcache.emulator.clock import Clock
-from otel_promptcache.emulator.engine import Emulator, Options, Received
+from otel_promptcache.emulator.engine import Emulator
 from otel_promptcache.emulator.faults import Fault
+from otel_promptcache.emulator.inspection import Received
+from otel_promptcache.emulator.options import TOKENIZERS, Latency, Options, linear
+from otel_promptcache.emulator.personality import ROWS as PERSONALITIES
+from otel_promptcache.emulator.personality import Personality
 from otel_promptcache.emulator.reply import Reply
-from otel_promptcache.emulator.running import emulator
+from otel_promptcache.emulator.running import PortInUseError, emulator, serve
 from otel_promptcache.emulator.server import application
 
 if TYPE_CHECKING:
@@ -35,4 +39,21 @@ def app(**options: Unpack[Options]) -> Starlette:
     return application(Emulator(**options))
 
 
-__all__ = ["Accounting", "Clock", "Emulator", "Fault", "Options", "Received", "Reply", "app", "emulator"]
+__all__ = [
+    "PERSONALITIES",
+    "TOKENIZERS",
+    "Accounting",
+    "Clock",
+    "Emulator",
+    "Fault",
+    "Latency",
+    "Options",
+    "Personality",
+    "PortInUseError",
+    "Received",
+    "Reply",
+    "app",
+    "emulator",
+    "linear",
+    "serve",
+]

@@ -15,12 +15,13 @@ from __future__ import annotations
 import bisect
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Final
+from itertools import accumulate, chain
+from typing import Final, NamedTuple
 
 from otel_promptcache.emulator.layout import Layout
+from otel_promptcache.emulator.sequences import Match, Sequences, Stored
 from otel_promptcache.emulator.tokens import Tokenizer, quarter_bytes
 from otel_promptcache.model import Prompt, Scope
 from otel_promptcache.providers.rules import Matching, Rules, rules_for
@@ -45,6 +46,8 @@ class Accounting:
     reason: Reason | None = None
     length: int = 0
     """Leading segments that lie wholly inside what was read."""
+    why: str = ""
+    """A sentence where status and reason do not say it all."""
 
     @property
     def write(self) -> int:
@@ -68,10 +71,14 @@ class Entry:
     used: float
     """Start of the request that wrote or last read it."""
     reads: int = 0
+    evicted: bool = False
 
     @property
     def expires(self) -> float:
         return self.used + self.ttl
+
+    def alive(self, now: float) -> bool:
+        return not self.evicted and now <= self.expires
 
 
 Stores = tuple[tuple[bytes, int, int], ...]
@@ -85,63 +92,116 @@ class Ticket:
     accounting: Accounting
     scope: Scope
     started: float
-    stores: Stores
+    stores: Stores = ()
+    match: Match | None = None
+    """What was found instead, where prompts are matched token by token."""
+
+
+class _Found(NamedTuple):
+    """A look-up before anything has changed: ``path`` are the prefixes that a read keeps alive."""
+
+    accounting: Accounting
+    stores: Stores = ()
+    path: Sequence[bytes] = ()
+    match: Match | None = None
 
 
 class Cache:
-    """All entries, of every provider, account and model. Not thread-safe."""
+    """All entries, of every provider, account and model. Not thread-safe.
 
-    def __init__(self, tokenizer: Tokenizer = quarter_bytes) -> None:
+    ``capacity`` is the room of a self-hosted engine, in tokens; 0 for no limit.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer = quarter_bytes,
+        capacity: int = 0,
+        rules: Callable[[str, str], Rules] = rules_for,
+    ) -> None:
         self.tokenizer = tokenizer
+        self.capacity = capacity
+        self._rules = rules
         self._entries: dict[bytes, Entry] = {}
+        self._sequences = Sequences(tokenizer, capacity)
         self._underway: Counter[bytes] = Counter()
         """Prefixes that requests without a response yet are going to store."""
 
-    def look_up(self, prompt: Prompt, scope: Scope, now: float) -> Ticket:
+    def look_up(self, prompt: Prompt, scope: Scope, now: float, slot: int | None = None) -> Ticket:
         """Reads for a request that starts now. ``store`` or ``abandon`` has to follow."""
-        rules = rules_for(scope.provider, scope.model)
-        layout = Layout(prompt, scope, self.tokenizer)
-        look_up = self._at_marks if rules.matching is Matching.BREAKPOINT else self._at_granules
-        accounting, stores = look_up(prompt, rules, layout, now)
-        self._underway.update(digest for digest, _, _ in stores)
-        return Ticket(accounting, scope, now, stores)
+        found = self._find(prompt, scope, now, slot)
+        self._keep_alive(found.path, now)
+        self._underway.update(digest for digest, _, _ in found.stores)
+        if found.match is not None:
+            self._sequences.start(found.match, scope, now)
+        return Ticket(found.accounting, scope, now, found.stores, found.match)
 
-    def store(self, ticket: Ticket) -> None:
-        """The response begins: from here on others can read what this request stored."""
-        self._forget_underway(ticket)
+    def would_read(self, prompt: Prompt, scope: Scope, now: float) -> int:
+        """Tokens that a request would read; nothing is changed."""
+        return self._find(prompt, scope, now, None).accounting.read
+
+    def store(self, ticket: Ticket, answered: Prompt | None = None) -> None:
+        """The response begins: from here on others can read what this request stored. ``answered``: the prompt with
+        the answer behind it, where the provider keeps that too."""
+        self.abandon(ticket)
+        rules = self._rules(ticket.scope.provider, ticket.scope.model)
+        if ticket.match is not None:
+            self._sequences.store(ticket.match, ticket.scope, rules.ttl, ticket.started, answered)
         for digest, tokens, ttl in ticket.stores:
             entry = self._entries.get(digest)
-            if entry is None or entry.expires < ticket.started:
+            if entry is None or not entry.alive(ticket.started):
                 self._entries[digest] = Entry(ticket.scope, tokens, ttl, ticket.started)
             else:
                 entry.used = max(entry.used, ticket.started)
+        if self.capacity and not rules.per_account:
+            self._make_room(ticket.scope.provider, rules.granule, ticket.started)
         if len(self._entries) > MAX_ENTRIES:
             self._trim()
 
     def abandon(self, ticket: Ticket) -> None:
         """No response will come: nothing is stored."""
-        self._forget_underway(ticket)
+        for digest, _, _ in ticket.stores:
+            if self._underway[digest] > 1:
+                self._underway[digest] -= 1
+            else:
+                del self._underway[digest]
+        if ticket.match is not None:
+            self._sequences.end(ticket.match, ticket.scope)
 
-    def entries(self, most: int) -> list[Entry]:
+    def evict(self) -> None:
+        """Everything leaves at once, as when a machine is lost. What was there is remembered as evicted."""
+        for entry in self._entries.values():
+            entry.evicted = True
+        self._sequences.evict()
+
+    def entries(self, most: int) -> list[Entry | Stored]:
         """The entries used last, newest first, at most so many."""
-        return heapq.nlargest(most, self._entries.values(), key=lambda entry: entry.used)
+        everything: Iterable[Entry | Stored] = chain(self._entries.values(), self._sequences)
+        return heapq.nlargest(most, everything, key=lambda entry: entry.used)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._entries) + sum(1 for _ in self._sequences)
+
+    def _find(self, prompt: Prompt, scope: Scope, now: float, slot: int | None) -> _Found:
+        rules = self._rules(scope.provider, scope.model)
+        if rules.whole_units or (rules.matching is Matching.PREFIX and rules.granule == 1):
+            return self._token_by_token(prompt, scope, rules, now, slot)
+        layout = Layout(prompt, scope, self.tokenizer)
+        find = self._at_marks if rules.matching is Matching.BREAKPOINT else self._at_granules
+        return find(prompt, rules, layout, now)
 
     # --- entries at marked places ---------------------------------------------------------------------------
 
-    def _at_marks(self, prompt: Prompt, rules: Rules, layout: Layout, now: float) -> tuple[Accounting, Stores]:
+    def _at_marks(self, prompt: Prompt, rules: Rules, layout: Layout, now: float) -> _Found:
         digests, ends = layout.prefixes(), layout.ends
         places = written(prompt, rules, ends)
         length, reason = self._longest(digests, set(chain.from_iterable(windows(prompt, rules))), now)
         read = ends[length]
-        self._keep_alive(digests[: length + 1], now)
         if not read and not places:
             reason = _why_nothing_is_stored(prompt, rules, layout.total)
         writes = bill(read, [(ends[place.length], place.ttl) for place in places])
         accounting = Accounting(layout.total, read, writes, status(read, reason), reason, length)
-        return accounting, tuple((digests[place.length], ends[place.length], place.ttl) for place in places)
+        stores = tuple((digests[place.length], ends[place.length], place.ttl) for place in places)
+        return _Found(accounting, stores, digests[: length + 1])
 
     def _longest(self, digests: Sequence[bytes], lengths: set[int], now: float) -> tuple[int, Reason | None]:
         """Longest length that can be read, and what kept the request from a longer one that was or will be there."""
@@ -149,7 +209,7 @@ class Cache:
         farthest = max(lengths, default=0)
         for length in range(farthest, 0, -1):
             entry = self._entries.get(digests[length])
-            alive = entry is not None and now <= entry.expires
+            alive = entry is not None and entry.alive(now)
             if length in lengths:
                 if alive:
                     return length, reason
@@ -160,50 +220,69 @@ class Cache:
 
     # --- any common prefix, in granules ---------------------------------------------------------------------
 
-    def _at_granules(self, prompt: Prompt, rules: Rules, layout: Layout, now: float) -> tuple[Accounting, Stores]:
+    def _at_granules(self, prompt: Prompt, rules: Rules, layout: Layout, now: float) -> _Found:
         if layout.total < rules.minimum:
-            reason = Reason.BELOW_MINIMUM
-            return Accounting(layout.total, status=status(0, reason), reason=reason), ()
+            return _too_short(layout.total)
         size = rules.granule
         digests = layout.granules(size)
         count = next((index for index, digest in enumerate(digests) if not self._alive(digest, now)), len(digests))
         missed = self._why_not_alive(digests[count]) if count < len(digests) else None
+        count = min(count, (layout.total - rules.recomputed) // size)
         if count * size < rules.minimum:
             count = 0
-        self._keep_alive(digests[:count], now)
         read = count * size
-        length = bisect.bisect_right(layout.ends, read) - 1
-        accounting = Accounting(layout.total, read, (), status(read, missed), missed, length)
         ttl = prompt.retention or rules.ttl
-        return accounting, tuple((digest, index * size, ttl) for index, digest in enumerate(digests, 1))
+        writes = ((ttl, len(digests) * size - read),) if rules.reports_writes else ()
+        length = bisect.bisect_right(layout.ends, read) - 1
+        accounting = Accounting(layout.total, read, writes, status(read, missed), missed, length)
+        stores = tuple((digest, index * size, ttl) for index, digest in enumerate(digests, 1))
+        return _Found(accounting, stores, digests[:count])
+
+    # --- any common prefix, token by token ------------------------------------------------------------------
+
+    def _token_by_token(self, prompt: Prompt, scope: Scope, rules: Rules, now: float, slot: int | None) -> _Found:
+        match = self._sequences.find(prompt, scope, rules, now, slot)
+        ends = list(accumulate((one.tokens for _, one in match.parts), initial=0))
+        if ends[-1] < rules.minimum:
+            return _too_short(ends[-1])
+        length = bisect.bisect_right(ends, match.read) - 1
+        verdict = status(match.read, match.reason)
+        why = "only a whole unit can be read, and none ends in the common prefix" if rules.whole_units else ""
+        missed = match.common >= rules.minimum and not match.read and verdict is Status.COLD
+        return _Found(
+            Accounting(ends[-1], match.read, (), verdict, match.reason, length, why if missed else ""), match=match
+        )
 
     # --- shared ---------------------------------------------------------------------------------------------
 
     def _alive(self, digest: bytes, now: float) -> bool:
         entry = self._entries.get(digest)
-        return entry is not None and now <= entry.expires
+        return entry is not None and entry.alive(now)
 
     def _why_not_alive(self, digest: bytes) -> Reason | None:
         """What keeps a prefix that is not alive from being read: not stored yet, no longer, or (None) never."""
         if digest in self._underway:
             return Reason.CONCURRENT_WRITE
-        return Reason.TTL_EXPIRED if digest in self._entries else None
+        entry = self._entries.get(digest)
+        if entry is None:
+            return None
+        return Reason.UNKNOWN if entry.evicted else Reason.TTL_EXPIRED
 
     def _keep_alive(self, path: Sequence[bytes], now: float) -> None:
         """Counts a read of the prefix that a path ends with, and gives all entries on it a new start."""
         for digest in path:
             entry = self._entries.get(digest)
-            if entry is not None and now <= entry.expires:
+            if entry is not None and entry.alive(now):
                 entry.used = max(entry.used, now)
         if path and (last := self._entries.get(path[-1])) is not None:
             last.reads += 1
 
-    def _forget_underway(self, ticket: Ticket) -> None:
-        for digest, _, _ in ticket.stores:
-            if self._underway[digest] > 1:
-                self._underway[digest] -= 1
-            else:
-                del self._underway[digest]
+    def _make_room(self, provider: str, size: int, now: float) -> None:
+        """Blocks unused for longest leave first, and of one prompt the end before the beginning."""
+        alive = [one for one in self._entries.values() if one.scope.provider == provider and one.alive(now)]
+        surplus = len(alive) - self.capacity // size
+        for entry in heapq.nsmallest(surplus, alive, key=lambda one: (one.used, -one.tokens)) if surplus > 0 else ():
+            entry.evicted = True
 
     def _trim(self) -> None:
         kept = heapq.nlargest(
@@ -239,6 +318,11 @@ def status(read: int, reason: Reason | None) -> Status:
     if reason in (Reason.BELOW_MINIMUM, Reason.BREAKPOINT_MISSING):
         return Status.UNCACHEABLE
     return Status.MISS if reason else Status.COLD
+
+
+def _too_short(total: int) -> _Found:
+    reason = Reason.BELOW_MINIMUM
+    return _Found(Accounting(total, status=status(0, reason), reason=reason))
 
 
 def _why_nothing_is_stored(prompt: Prompt, rules: Rules, total: int) -> Reason:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from otel_promptcache.emulator.cache import Accounting
+from otel_promptcache.emulator.personality import Personality
 from otel_promptcache.emulator.reply import Reply
 from otel_promptcache.model import Prompt
 
@@ -33,6 +34,11 @@ class Exchange:
     """Seconds since the epoch."""
     serial: str
     """Hexadecimal digits that all ids of this response are made of."""
+    personality: Personality
+    diagnostics: Mapping[str, Any] | None = None
+    """The provider's own verdict on the cache, where the request asks for one and there is something to say."""
+    tier: str = "standard"
+    """``batch`` for a request out of a batch."""
 
     def identity(self, prefix: str, number: int = 0) -> str:
         """An id of this response or of one of its parts: unique, and equal in every run with the same seed."""

@@ -1,5 +1,6 @@
 """Failures on demand, by the header ``x-emulator-fault`` or at the end of a model's name: ``gpt-5.6-fault-429``.
 
+Or ordered beforehand, for the next requests whoever sends them: ``Emulator.fail``, ``POST /_emulator/faults``.
 ``429*2`` fails only the first two attempts of a call, told by the retry counter that the SDKs send along.
 """
 
@@ -43,6 +44,12 @@ class Fault(StrEnum):
     """An error after the stream has begun; without a stream, an error body with status 200."""
     GZIP = "gzip"
     """A compressed body."""
+    SLOW_HEADERS = "slow_headers"
+    """The head of the answer is late, whatever follows."""
+    EVICT = "evict"
+    """Everything leaves the cache before the request is looked up."""
+    COLD = "cold"
+    """The request lands on a machine that has nothing cached, and leaves its entries there."""
 
 
 _KNOWN: Final = frozenset(fault.value for fault in Fault)

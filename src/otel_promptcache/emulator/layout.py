@@ -63,7 +63,7 @@ class Layout:
 
     def _start(self) -> blake2b:
         state = blake2b(digest_size=DIGEST_SIZE)
-        for name in (self._root.provider, self._root.credential, self._root.model, self._root.cache_key):
+        for name in self._root:
             state.update(_encoded(name) + _BORDER)
         return state
 

@@ -58,19 +58,25 @@ def default(body: Mapping[str, Any]) -> Reply:
     wanted = schema_of(body)
     if wanted is not None:
         return Reply(json.dumps(instance(wanted)))
-    newest = (as_list(body.get("messages")) or as_list(body.get("input")) or [""])[-1]
+    newest = next((said[-1] for field in _SAID if (said := as_list(body.get(field)))), "")
     digest = blake2b(json.dumps(newest).encode(), digest_size=3).hexdigest()
     return Reply(f"This is answer {digest}.")
+
+
+_SAID: Final = ("messages", "input", "contents")
+"""Where the dialects put what was said."""
 
 
 def schema_of(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The JSON schema that an answer must fit, wherever the dialect puts it."""
     chat = mapping(body.get("response_format"))
+    generation = mapping(body.get("generationConfig"))
     for form in (
         mapping(mapping(body.get("output_config")).get("format")),
         mapping(body.get("output_format")),
         mapping(mapping(body.get("text")).get("format")),
         {**chat, **mapping(chat.get("json_schema"))},
+        {"schema": generation.get("responseSchema") or generation.get("responseJsonSchema")},
     ):
         if isinstance(form.get("schema"), dict):
             return mapping(form["schema"])
@@ -90,12 +96,26 @@ def _forced_tool(body: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | Non
     """Name and parameter schema of the tool that the request makes the model call."""
     choice = body.get("tool_choice")
     tools = [_definition(mapping(tool)) for tool in as_list(body.get("tools"))]
+    calling = mapping(mapping(body.get("toolConfig")).get("functionCallingConfig"))
+    if calling.get("mode") == "ANY":
+        return _gemini_tool(body, as_list(calling.get("allowedFunctionNames")))
     if isinstance(choice, dict):
         name = string(choice.get("name")) or string(mapping(choice.get("function")).get("name"))
         if not name and choice.get("type") == "any" and tools:
             return tools[0]
         return next((tool for tool in tools if tool[0] == name), None) if name else None
     return tools[0] if choice == "required" and tools else None
+
+
+def _gemini_tool(body: Mapping[str, Any], allowed: Sequence[object]) -> tuple[str, Mapping[str, Any]] | None:
+    """The first function that Gemini may call: a tool there holds any number of them."""
+    declared = [
+        one for tool in as_list(body.get("tools")) for one in as_list(mapping(tool).get("functionDeclarations"))
+    ]
+    for one in map(mapping, declared):
+        if not allowed or one.get("name") in allowed:
+            return string(one.get("name")), mapping(one.get("parametersJsonSchema") or one.get("parameters"))
+    return None
 
 
 def _definition(tool: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
@@ -137,7 +157,8 @@ def _value(schema: object, root: Mapping[str, Any], depth: int) -> Any:
 
 def _of_type(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> Any:
     kind = schema.get("type", "object" if "properties" in schema else "string")
-    match kind[0] if isinstance(kind, list) and kind else kind:
+    kind = kind[0] if isinstance(kind, list) and kind else kind
+    match kind.lower() if isinstance(kind, str) else kind:  # Gemini writes them large
         case "object":
             properties = mapping(schema.get("properties"))
             return {name: _value(properties.get(name, {}), root, depth + 1) for name in as_list(schema.get("required"))}

@@ -1,4 +1,4 @@
-"""The emulator over HTTP: routes, errors in the provider's shape, streams, and the doors for demos and tests."""
+"""The emulator over HTTP: routes, errors in the provider's shape, streams."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from otel_promptcache.emulator import faults
+from otel_promptcache.emulator import doors, faults, resources
 from otel_promptcache.emulator.engine import Call, Emulator, Received
 from otel_promptcache.emulator.exchange import ProviderError
 from otel_promptcache.emulator.faults import Fault
-from otel_promptcache.emulator.wire import FORMATS, Wire, anthropic, openai_chat
+from otel_promptcache.emulator.personality import ROWS, Personality
+from otel_promptcache.emulator.wire import BY_DIALECT, FORMATS, Wire, anthropic, gemini, openai_chat
 
 log = logging.getLogger(__name__)
 
@@ -35,30 +36,58 @@ def application(emulator: Emulator) -> Starlette:
     routes = [Route(wire.path, _endpoint(emulator, wire, _answer), methods=["POST"]) for wire in FORMATS]
     routes += [
         Route(anthropic.path + "/count_tokens", _endpoint(emulator, anthropic, _count), methods=["POST"]),
-        Route("/_emulator/state", _state, methods=["GET"]),
-        Route("/_emulator/clock", _clock, methods=["POST"]),
-        Route("/_emulator/reset", _reset, methods=["POST"]),
+        Route(gemini.stream_path, _endpoint(emulator, gemini, _answer), methods=["POST"]),
+        Route(gemini.count_path, _endpoint(emulator, gemini, resources.count), methods=["POST"]),
+        *(
+            Route(one.path, _endpoint(emulator, one.wire, one.work, body_limit=one.max_body), methods=[one.method])
+            for one in resources.ENDPOINTS
+        ),
+        *(route for who in ROWS for route in _of_personality(emulator, who)),
+        *doors.ROUTES,
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_such_endpoint})
     app.state.emulator = emulator
     return app
 
 
+def _of_personality(emulator: Emulator, who: Personality) -> list[Route]:
+    """The paths below a personality's name, with and without ``/v1``: base URLs have it or do not."""
+    wires = [BY_DIALECT[name] for name in who.dialects if name != gemini.dialect.name]
+    return [
+        Route(f"/{who.name}{path}", _endpoint(emulator, wire, _answer, who), methods=["POST"])
+        for wire in wires
+        for path in (wire.path, wire.path.removeprefix("/v1"))
+    ]
+
+
 # --- The provider's endpoints -------------------------------------------------------------------------------
 
-Work = Callable[[Emulator, Wire, dict[str, Any], str, Received], Awaitable[Response]]
 
-
-def _endpoint(emulator: Emulator, wire: Wire, work: Work) -> Handler:
+def _endpoint(
+    emulator: Emulator,
+    wire: Wire,
+    work: resources.Work,
+    who: Personality | None = None,
+    body_limit: int = 0,
+) -> Handler:
     """An endpoint that does ``work`` on a request that has a key, a JSON object and no outage in its way."""
+    names_resource = work not in (_answer, _count)
 
     async def handle(request: Request) -> Response:
-        note = emulator.received(request.url.path, dict(request.headers))
+        headers = dict(request.headers)
+        if "key" in request.query_params:
+            headers.setdefault("x-goog-api-key", request.query_params["key"])
+        note = emulator.received(request.url.path, headers)
         try:
-            key = wire.credential(request.headers)
-            note.body = body = _parsed(await request.body())
-            note.fault = _fault(wire, note) or ""
-            response = await work(emulator, wire, body, key, note)
+            key = _key(wire, headers, who or emulator.personality)
+            raw = await _body(request, body_limit or wire.max_body, wire)
+            # What names a resource needs no body; every other request is nothing without.
+            note.body = body = {} if not raw and names_resource else _parsed(raw)
+            if "model" in request.path_params:
+                body["model"] = request.path_params["model"]
+                body["stream"] = request.url.path.endswith(":streamGenerateContent")
+            note.fault = _fault(emulator, wire, note) or ""
+            response = await work(resources.Asked(emulator, wire, request, body, key, note, who))
         except ProviderError as error:
             note.error = error.message
             response = _error(wire, error, emulator.retry_after)
@@ -71,6 +100,27 @@ def _endpoint(emulator: Emulator, wire: Wire, work: Work) -> Handler:
         return response
 
     return handle
+
+
+def _key(wire: Wire, headers: dict[str, str], who: Personality) -> str:
+    """The API key. Engines that people run themselves take requests without."""
+    try:
+        return wire.credential(headers)
+    except ProviderError:
+        if who.needs_key or wire.dialect.name not in who.dialects:
+            raise
+        return ""
+
+
+async def _body(request: Request, limit: int, wire: Wire) -> bytes:
+    """The body, read no farther than the provider would."""
+    parts, size = [], 0
+    async for part in request.stream():
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            raise wire.too_large()
+    return b"".join(parts)
 
 
 def _parsed(raw: bytes) -> dict[str, Any]:
@@ -87,10 +137,10 @@ def _invalid(message: str) -> ProviderError:
     return ProviderError(400, "invalid_request_error", message)
 
 
-def _fault(wire: Wire, note: Received) -> Fault | None:
+def _fault(emulator: Emulator, wire: Wire, note: Received) -> Fault | None:
     """The fault that this request is to meet; raises at once where that is an outage."""
     try:
-        fault = faults.requested(note.headers, str(note.body.get("model")))
+        fault = faults.requested(note.headers, str(note.body.get("model"))) or emulator.next_fault()
     except ValueError as error:
         raise _invalid(str(error)) from None
     if fault in faults.OUTAGES:
@@ -99,19 +149,20 @@ def _fault(wire: Wire, note: Received) -> Fault | None:
     return fault
 
 
-async def _count(emulator: Emulator, wire: Wire, body: dict[str, Any], key: str, _note: Received) -> Response:
-    prompt = emulator.read(wire, body, key)
-    anthropic.check_prompt(body, prompt)
-    return JSONResponse({"input_tokens": emulator.count(prompt)})
+async def _count(asked: resources.Asked) -> Response:
+    prompt = asked.emulator.read(asked.wire, asked.body, asked.owner)
+    anthropic.check_prompt(asked.body, prompt)
+    return JSONResponse({"input_tokens": asked.emulator.count(prompt)})
 
 
-async def _answer(emulator: Emulator, wire: Wire, body: dict[str, Any], key: str, note: Received) -> Response:
+async def _answer(asked: resources.Asked) -> Response:
+    emulator, note = asked.emulator, asked.note
     fault = Fault(note.fault) if note.fault else None
     if fault in faults.PAGES:
         return Response(faults.PAGE, faults.PAGES[fault], media_type="text/html")
-    call = emulator.open(wire, body, key, note)
+    call = emulator.open(asked.wire, asked.body, asked.key, note, asked.who)
     try:
-        await asyncio.sleep(emulator.delay(call))
+        await asyncio.sleep(emulator.delay(call) + (emulator.stall if fault is Fault.SLOW_HEADERS else 0))
     except BaseException:
         emulator.abandon(call)
         raise
@@ -119,17 +170,25 @@ async def _answer(emulator: Emulator, wire: Wire, body: dict[str, Any], key: str
     headers = _request_id(call.exchange.identity("req_"))
     if fault is Fault.GZIP:
         headers["content-encoding"] = "gzip"
-    if call.exchange.prompt.stream:
+    if call.exchange.prompt.stream and not _wants_array(asked):
         return StreamingResponse(_stream(emulator, call, fault), media_type=_SSE, headers=headers)
     if fault is Fault.STALL:
         await asyncio.sleep(emulator.stall)
     return Response(_document(call, fault), media_type="application/json", headers=headers)
 
 
+def _wants_array(asked: resources.Asked) -> bool:
+    """Gemini streams a JSON array unless it is asked for server-sent events."""
+    return asked.wire.dialect is gemini.dialect and asked.request.query_params.get("alt") != "sse"
+
+
 def _document(call: Call, fault: Fault | None) -> bytes:
     wire, exchange = call.wire, call.exchange
+    document: Any
     if fault is Fault.ERROR_EVENT:
         document = wire.error(wire.outage(500), exchange.identity("req_"))
+    elif exchange.prompt.stream:
+        document = [faults.on_document(fault, data) for _, data in wire.events(exchange)]
     else:
         document = faults.on_document(fault, wire.document(exchange))
     return faults.on_body(fault, json.dumps(document).encode())
@@ -169,32 +228,7 @@ async def _no_such_endpoint(request: Request, failure: Exception) -> Response:
     status = failure.status_code if isinstance(failure, HTTPException) else 404
     if "anthropic-version" in request.headers or "x-api-key" in request.headers:
         return _error(anthropic, ProviderError(status, "not_found_error", f"Not found: {request.url.path}"), 0)
+    if "x-goog-api-key" in request.headers:
+        return _error(gemini, ProviderError(status, "NOT_FOUND", f"Not found: {request.url.path}"), 0)
     message = f"Invalid URL ({request.method} {request.url.path})"
     return _error(openai_chat, ProviderError(status, "invalid_request_error", message), 0)
-
-
-# --- Doors for demos and tests ------------------------------------------------------------------------------
-
-
-def _of(request: Request) -> Emulator:
-    emulator = request.app.state.emulator
-    assert isinstance(emulator, Emulator)
-    return emulator
-
-
-async def _state(request: Request) -> Response:
-    return JSONResponse(_of(request).state())
-
-
-async def _clock(request: Request) -> Response:
-    try:
-        now = _of(request).clock.advance(float((await request.json())["advance"]))
-    except (ValueError, TypeError, KeyError) as error:
-        message = f'POST {{"advance": seconds}} with seconds >= 0: {error!r}'
-        return JSONResponse({"error": message}, 400)
-    return JSONResponse({"now": now})
-
-
-async def _reset(request: Request) -> Response:
-    _of(request).reset()
-    return JSONResponse({"reset": True})

@@ -44,16 +44,26 @@ def quarter_bytes(text: str) -> int:
     return -(-size // BYTES_PER_TOKEN)
 
 
+def characters(text: str) -> int:
+    """One token a character: every place in a text is a boundary."""
+    return len(text)
+
+
+def words(text: str) -> int:
+    """One token a word, with the blanks behind it."""
+    return len(text.split())
+
+
 def piece(segment: Segment, tokenizer: Tokenizer) -> Piece:
     """The text of a segment and its tokens."""
     value = segment.value
+    if segment.section is Section.PARAMETERS:
+        return Piece(compact(value), 0, False)
     if type(value) is str:
         return Piece(value, max(1, tokenizer(value)), True)
     if type(value) is dict:
         value = unmarked(value)
     text = compact(value)
-    if segment.section is Section.PARAMETERS:
-        return Piece(text, 0, False)
     if segment.kind is Kind.IMAGE:
         return Piece(text, IMAGE_TOKENS, False)
     plain, images = _without_images(value)

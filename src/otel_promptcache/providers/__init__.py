@@ -1,6 +1,7 @@
 """Provider dialects: wire JSON to the neutral values of ``model``. Pure functions; no SDK, no OpenTelemetry.
 
-A dialect is a module with the functions of ``Dialect``. To add one, write the module and name it in ``DIALECTS``.
+A dialect is a module with the functions of ``Dialect``. To add one, write the module and name it in ``DIALECTS``:
+those are observed. ``gemini`` is not yet; the emulator speaks it, and ``price`` reads its usage.
 """
 
 from __future__ import annotations

@@ -161,13 +161,16 @@ class Builder:
 
     def parameter(self, name: str, value: object) -> None:
         """Adds a request parameter that belongs to the cache key; the segment's role is its name."""
-        self.segments.append(
-            Segment(hash((name, structure(value))), Section.PARAMETERS, Kind.PARAMETER, 0, -1, name, value)
-        )
+        self.segments.append(parameter(name, value))
 
     def held(self, identity: str) -> None:
         """Adds the history that the server holds, known only by the id of the response it ends with."""
         self.segments.append(Segment(hash(("held", identity)), Section.HELD, Kind.HELD, 0, -1, "held", identity))
+
+
+def parameter(name: str, value: object) -> Segment:
+    """The segment of a request parameter that belongs to the cache key."""
+    return Segment(hash((name, structure(value))), Section.PARAMETERS, Kind.PARAMETER, 0, -1, name, value)
 
 
 _NOT_TEXT: Final = frozenset({Kind.IMAGE, Kind.DOCUMENT, Kind.AUDIO})

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from otel_promptcache.model import Answer, Breakpoint, Kind, Prompt, Section, Segment, Usage
-from otel_promptcache.providers._wire import Builder, as_list, count, mapping, marker, string, text_of
+from otel_promptcache.model import Answer, Breakpoint, Kind, Prompt, Section, Segment, Segments, Usage
+from otel_promptcache.providers._wire import Builder, as_list, count, mapping, marker, parameter, string, text_of
 from otel_promptcache.providers.rules import HOUR, MINUTE, TTL_SECONDS
 
 name: Final = "anthropic"
@@ -53,11 +53,12 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
         if (control := marker(block, "cache_control")) is not None and not built.truncated:
             marks.append(Breakpoint(len(built.segments), _ttl(control), True))
 
-    for index, tool in enumerate(as_list(body.get("tools"))):
+    for index, tool in _in_cache_order(as_list(body.get("tools"))):
         built.block(Section.TOOLS, index, -1, "tool", tool, Kind.TOOL)
         mark(tool)
     if "speed" in body:
         _parameter(built, "speed", body["speed"])
+    before_system = len(built.segments)
 
     system = body.get("system")
     if type(system) is str:
@@ -73,6 +74,7 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
         output = mapping(body.get("output_config"))
         _parameter(built, "output_config.effort", output.get("effort"))
         _parameter(built, "output_config.format", output.get("format") or body.get("output_format"))
+    before_messages = len(built.segments)
     previous = string(mapping(body["thread"]).get("previous_message_id")) if "thread" in body else ""
     if previous:
         built.held(previous)
@@ -90,6 +92,8 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
             index += 1
 
     segments = built.segments
+    if not built.text_only:
+        _toggles(segments, marks, before_system, before_messages)
     automatic = body.get("cache_control") is not None
     if automatic:
         end = _last_cacheable(segments)
@@ -116,6 +120,35 @@ def _content(built: Builder, section: Section, element: int, item: int, role: st
     else:
         kind = _KINDS.get(string(mapping(block).get("type")), Kind.OTHER)
         built.block(section, element, item, role, block, kind)
+
+
+def _in_cache_order(tools: list[Any]) -> list[tuple[int, Any]]:
+    """The tools with their numbers; web search last, for switching it on or off leaves the other tools cached."""
+    numbered = list(enumerate(tools))
+    if any(_searches(tool) for tool in tools):
+        numbered.sort(key=lambda pair: _searches(pair[1]))
+    return numbered
+
+
+def _searches(tool: object) -> bool:
+    return type(tool) is dict and string(tool.get("type")).startswith("web_search")
+
+
+def _toggles(segments: Segments, marks: list[Breakpoint], before_system: int, before_messages: int) -> None:
+    """Adds what pictures and citations anywhere in the prompt change in front of it: the first picture cuts the
+    messages, the first document with citations the system prompt as well."""
+    found = {
+        "citations": (before_system, any(_cites(segment) for segment in segments)),
+        "images": (before_messages, any(segment.kind is Kind.IMAGE for segment in segments)),
+    }
+    for name, (place, present) in reversed(found.items()):
+        if present:
+            segments.insert(place, parameter(name, True))
+            marks[:] = [mark._replace(length=mark.length + (mark.length > place)) for mark in marks]
+
+
+def _cites(segment: Segment) -> bool:
+    return segment.kind is Kind.DOCUMENT and mapping(mapping(segment.value).get("citations")).get("enabled") is True
 
 
 def _parameter(built: Builder, path: str, value: object) -> None:

@@ -50,7 +50,7 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
         built.block(Section.TOOLS, index, -1, "tool", tool, Kind.TOOL)
     instructions = body.get("instructions")
     if type(instructions) is str:
-        built.text(Section.SYSTEM, -1, -1, "instructions", instructions)
+        built.text(Section.SYSTEM, -1, -1, "system", instructions)
 
     previous = string(body.get("previous_response_id"))
     conversation = body.get("conversation")

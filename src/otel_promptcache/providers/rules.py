@@ -15,6 +15,8 @@ from typing import Final
 MINUTE: Final = 60
 HOUR: Final = 60 * MINUTE
 DAY: Final = 24 * HOUR
+UNTIL_EVICTED: Final = 10_000 * DAY
+"""The lifetime of an entry that only leaves when its room is needed."""
 
 
 class Matching(StrEnum):
@@ -50,13 +52,35 @@ class Rules:
     """Without a marker the provider marks the end of the newest eligible message."""
     reliable: bool = True
     """False where the provider promises no hit even for an unchanged, living prefix."""
+    known: bool = True
+    """False in a row for models that nobody has named to us: the rules are assumed."""
+    per_account: bool = True
+    """False where everybody who reaches the server shares its cache."""
+    machine_rate: int = 0
+    """Requests a minute with one prefix and cache key that stay on one machine; more go to machines that do not
+    share its cache. 0 where nothing is documented."""
+    explicit_minimum: int = 0
+    """Tokens that a cache resource made by the client must have, where the provider offers such resources."""
+    whole_units: bool = False
+    """A read ends, rounded down to a granule, where an earlier prompt or answer ended, or where earlier prompts were
+    seen to part; never in the middle of what they share."""
+    keeps_output: bool = False
+    """The answer is stored behind the prompt, for the next turn to read."""
+    reports_writes: bool = False
+    """Stored tokens are reported although they cost nothing."""
+    recomputed: int = 0
+    """Tokens at the end of a prompt that are computed anew even when all of it is stored."""
+    slots: int = 0
+    """Prompts kept at a time, one in each slot; 0 is no such limit."""
 
 
 _ANTHROPIC_PAGE: Final = "platform.claude.com/docs/en/build-with-claude/prompt-caching"
 _OPENAI_PAGE: Final = "developers.openai.com/api/docs/guides/prompt-caching"
+_GEMINI_PAGE: Final = "ai.google.dev/gemini-api/docs/caching"
+_OPENAI_MACHINE_RATE: Final = 15
 
 
-def _anthropic(models: str, minimum: int, source: str = _ANTHROPIC_PAGE) -> Rules:
+def _anthropic(models: str, minimum: int, source: str = _ANTHROPIC_PAGE, *, known: bool = True) -> Rules:
     return Rules(
         "anthropic",
         models,
@@ -68,6 +92,41 @@ def _anthropic(models: str, minimum: int, source: str = _ANTHROPIC_PAGE) -> Rule
         lookback=20,
         max_breakpoints=4,
         needs_marker=True,
+        known=known,
+    )
+
+
+def _openai_earlier(models: str, *, known: bool = True) -> Rules:
+    return Rules(
+        "openai",
+        models,
+        Matching.PREFIX,
+        1024,
+        _OPENAI_PAGE,
+        "2026-09-23",
+        granule=128,
+        ttl=10 * MINUTE,
+        ttl_certain=False,
+        reliable=False,
+        known=known,
+        machine_rate=_OPENAI_MACHINE_RATE,
+    )
+
+
+def _gemini(models: str, minimum: int, explicit_minimum: int, *, known: bool = True) -> Rules:
+    """Implicit caching; the page names neither a granule nor a lifetime, and recorded reads follow no granule."""
+    return Rules(
+        "gcp.gemini",
+        models,
+        Matching.PREFIX,
+        minimum,
+        _GEMINI_PAGE,
+        "2026-10-13",
+        ttl=5 * MINUTE,
+        ttl_certain=False,
+        reliable=False,
+        known=known,
+        explicit_minimum=explicit_minimum,
     )
 
 
@@ -77,7 +136,8 @@ ROWS: Final[tuple[Rules, ...]] = (
     _anthropic(r"(fable|mythos)-5|opus-5", 512),
     _anthropic(r"mythos-preview|opus-4-7|3-5-haiku|haiku-3-5", 2048),
     _anthropic(r"opus-4-(5|6)|haiku-4-5", 4096),
-    _anthropic(r"", 1024),
+    _anthropic(r"(opus|sonnet)-(4|5)|claude-3", 1024),
+    _anthropic(r"", 1024, known=False),
     # OpenAI from GPT-5.6 on: entries only at breakpoints, one of them implicit; exact counts; writes are charged.
     Rules(
         "openai",
@@ -90,6 +150,7 @@ ROWS: Final[tuple[Rules, ...]] = (
         lookback=20,
         max_breakpoints=4,
         implicit_mark=True,
+        machine_rate=_OPENAI_MACHINE_RATE,
     ),
     Rules(
         "openai",
@@ -101,30 +162,28 @@ ROWS: Final[tuple[Rules, ...]] = (
         granule=2048,
         ttl=DAY,
         reliable=False,
+        machine_rate=_OPENAI_MACHINE_RATE,
     ),
-    Rules(
-        "openai",
-        r"",
-        Matching.PREFIX,
-        1024,
-        _OPENAI_PAGE,
-        "2026-09-23",
-        granule=128,
-        ttl=10 * MINUTE,
-        ttl_certain=False,
-        reliable=False,
-    ),
+    _openai_earlier(r"gpt-[345]|^o[134]|chatgpt|codex"),
+    _openai_earlier(r"", known=False),
+    # 2.5 Flash takes a cache resource of 1,024 tokens, as its error says; of implicit reads the page says 2,048.
+    _gemini(r"gemini-2\.5", 2048, 1024),
+    _gemini(r"gemini-4-argon", 4096, 0),  # implicit only
+    _gemini(r"gemini-(3|4)", 4096, 4096),
+    _gemini(r"", 4096, 4096, known=False),
     Rules(
         "deepseek",
         r"",
         Matching.PREFIX,
-        64,
-        "api-docs.deepseek.com/guides/kv_cache",
+        128,
+        "api-docs.deepseek.com/guides/kv_cache; the granule from recorded sessions",
         "2026-11",
-        granule=64,
+        granule=128,
         ttl=DAY,
         ttl_certain=False,
         reliable=False,
+        whole_units=True,
+        keeps_output=True,
     ),
     Rules(
         "groq",
@@ -136,6 +195,45 @@ ROWS: Final[tuple[Rules, ...]] = (
         granule=128,
         ttl=2 * HOUR,
         reliable=False,
+    ),
+    # Self-hosted engines: one cache for everybody, and no lifetime but the room there is.
+    Rules(
+        "vllm",
+        r"",
+        Matching.PREFIX,
+        0,
+        "docs.vllm.ai/en/latest/design/prefix_caching",
+        "2026-11",
+        granule=16,
+        ttl=UNTIL_EVICTED,
+        per_account=False,
+        reports_writes=True,
+        recomputed=1,
+    ),
+    Rules(
+        "sglang",
+        r"",
+        Matching.PREFIX,
+        0,
+        "docs.sglang.io, production metrics; recorded answers of SGLang 0.5.23",
+        "2026-11",
+        ttl=UNTIL_EVICTED,
+        per_account=False,
+        keeps_output=True,
+        recomputed=1,
+    ),
+    Rules(
+        "llama_cpp",
+        r"",
+        Matching.PREFIX,
+        0,
+        "github.com/ggml-org/llama.cpp, tools/server/README.md; recorded answers of its server",
+        "2026-11",
+        ttl=UNTIL_EVICTED,
+        per_account=False,
+        keeps_output=True,
+        recomputed=1,
+        slots=4,
     ),
     # Anything that speaks one of the dialects and is not known: a common prefix, soon forgotten, nothing promised.
     Rules(

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from otel_promptcache.emulator.cache import Accounting
+from otel_promptcache.emulator.diagnostics import Difference
 from otel_promptcache.emulator.exchange import Event, Exchange, ProviderError, Turn
-from otel_promptcache.emulator.wire import anthropic, openai_chat, openai_responses
+from otel_promptcache.emulator.wire import anthropic, gemini, openai_chat, openai_responses
 from otel_promptcache.model import Prompt
 from otel_promptcache.providers import Dialect
 
@@ -33,6 +35,11 @@ class Wire(Protocol):
         """What closes a stream after its last event."""
         ...
 
+    @property
+    def max_body(self) -> int:
+        """Bytes that a request may have."""
+        ...
+
     def credential(self, headers: Mapping[str, str], /) -> str:
         """The API key of a request; raises ``ProviderError`` without one."""
         ...
@@ -47,6 +54,20 @@ class Wire(Protocol):
 
     def speechless(self, body: Mapping[str, Any], /) -> bool:
         """Whether the request only fills the cache and wants no output."""
+        ...
+
+    def compared(self, body: Mapping[str, Any], /) -> str:
+        """The id of the response that the request wants to be compared with, empty for none."""
+        ...
+
+    def verdict(
+        self, body: Mapping[str, Any], prompt: Prompt, counts: Accounting, difference: Difference | None, /
+    ) -> Mapping[str, Any] | None:
+        """The provider's own diagnosis, where the request asks for one and there is something to say."""
+        ...
+
+    def answered(self, exchange: Exchange, /) -> Mapping[str, Any]:
+        """The request with the answer put behind it, as the next turn would send it."""
         ...
 
     def document(self, exchange: Exchange, /) -> dict[str, Any]:
@@ -67,6 +88,14 @@ class Wire(Protocol):
 
     def outage(self, status: int, /) -> ProviderError:
         """The provider's own 429, 500 or 529."""
+        ...
+
+    def too_long(self, total: int, limit: int, /) -> ProviderError:
+        """A prompt of more tokens than the context window has."""
+        ...
+
+    def too_large(self) -> ProviderError:
+        """A request of more than ``max_body`` bytes."""
         ...
 
 
@@ -92,7 +121,8 @@ class Holder(Protocol):
         ...
 
 
-FORMATS: Final[tuple[Wire, ...]] = (anthropic, openai_chat, openai_responses)
+FORMATS: Final[tuple[Wire, ...]] = (anthropic, openai_chat, openai_responses, gemini)
+BY_DIALECT: Final[dict[str, Wire]] = {wire.dialect.name: wire for wire in FORMATS}
 HOLDERS: Final[dict[str, Holder]] = {
     anthropic.dialect.name: anthropic,
     openai_responses.dialect.name: openai_responses,

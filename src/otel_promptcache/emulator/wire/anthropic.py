@@ -10,18 +10,24 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from otel_promptcache.emulator import diagnostics
+from otel_promptcache.emulator.cache import Accounting
 from otel_promptcache.emulator.exchange import Event, Exchange, ProviderError, Turn, pieces
-from otel_promptcache.model import Prompt
+from otel_promptcache.emulator.wire import _usage
+from otel_promptcache.model import Kind, Prompt, Segment
 from otel_promptcache.providers import Dialect
 from otel_promptcache.providers import anthropic as adapter
-from otel_promptcache.providers._wire import as_list, mapping, string, unmarked
+from otel_promptcache.providers._wire import as_list, mapping, marker, string, unmarked
 from otel_promptcache.providers.rules import HOUR, MINUTE, TTL_NAMES, TTL_SECONDS, rules_for
 
 dialect: Final[Dialect] = adapter
 path: Final = "/v1/messages"
 end: Final = b""
+max_body: Final = 32 * 2**20
+max_batch: Final = 256 * 2**20
 
 _LIFETIMES: Final = (5 * MINUTE, HOUR)
+_LIFETIME_NAMES: Final = [TTL_NAMES[ttl] for ttl in _LIFETIMES]
 _CREATE_ONLY: Final = ("system", "tools")
 """Request fields that a message thread keeps from the request that created it."""
 
@@ -68,20 +74,28 @@ def check_prompt(body: Mapping[str, Any], prompt: Prompt) -> None:
 
 
 def _check_markers(body: Mapping[str, Any], prompt: Prompt) -> None:
-    """platform.claude.com/docs/en/build-with-claude/prompt-caching: at most four; 1 hour before 5 minutes."""
+    """platform.claude.com/docs/en/build-with-claude/prompt-caching: at most four; 1 hour before 5 minutes; neither
+    reasoning nor empty text can be marked."""
     most = rules_for(adapter.provider, prompt.model).max_breakpoints
     marks = prompt.breakpoints
     if len(marks) > most:
         raise invalid(f"A maximum of {most} blocks with cache_control may be provided. Found {len(marks)}.")
+    for place, control in _controls(body):
+        if not isinstance(control, dict) or control.get("type", "ephemeral") != "ephemeral":
+            raise invalid(f"{place}.type: Input should be 'ephemeral'")
+        if control.get("ttl", "5m") not in _LIFETIME_NAMES:
+            raise invalid(f"{place}.ttl: Input should be '5m' or '1h'")
     for mark in marks:
-        if mark.ttl not in _LIFETIMES:
-            raise invalid("cache_control.ttl: Input should be '5m' or '1h'")
-        if prompt.segments[mark.length - 1].value == "":
-            raise invalid("cache_control cannot be set for empty text blocks")
+        segment = prompt.segments[mark.length - 1]
+        place = _dotted(segment)
+        if segment.kind is Kind.REASONING:
+            raise invalid(f"{place}.thinking.cache_control: Extra inputs are not permitted")
+        if segment.value == "":
+            raise invalid(f"{place}.text: cache_control cannot be set for empty text blocks")
     for before, after in itertools.pairwise(marks):
         if after.ttl > before.ttl:
             raise invalid(
-                f"{adapter.path(prompt.segments[after.length - 1])}.cache_control.ttl: a ttl='{TTL_NAMES[after.ttl]}' "
+                f"{_dotted(prompt.segments[after.length - 1])}.cache_control.ttl: a ttl='{TTL_NAMES[after.ttl]}' "
                 f"cache_control block must not come after a ttl='{TTL_NAMES[before.ttl]}' cache_control block. "
                 "Note that blocks are processed in the following order: `tools`, `system`, `messages`."
             )
@@ -90,6 +104,26 @@ def _check_markers(body: Mapping[str, Any], prompt: Prompt) -> None:
         ttl = TTL_SECONDS.get(string(mapping(body.get("cache_control")).get("ttl")), 5 * MINUTE)
         if ttl != marks[-1].ttl:
             raise invalid("cache_control: ttl differs from the marker on the last block")
+
+
+def _controls(body: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """(place, value) of each ``cache_control`` in a request."""
+    if (automatic := body.get("cache_control")) is not None:
+        yield "cache_control", automatic
+    blocks = [(f"tools.{n}", tool) for n, tool in enumerate(as_list(body.get("tools")))]
+    blocks += [(f"system.{n}", block) for n, block in enumerate(as_list(body.get("system")))]
+    for index, message in enumerate(as_list(body.get("messages"))):
+        content = mapping(message).get("content")
+        if isinstance(content, list):
+            blocks += [(f"messages.{index}.content.{n}", block) for n, block in enumerate(content)]
+    for place, block in blocks:
+        if (control := marker(block, "cache_control")) is not None:
+            yield f"{place}.cache_control", control
+
+
+def _dotted(segment: Segment) -> str:
+    """A place in the API's own notation: ``messages.0.content.1``."""
+    return adapter.path(segment).replace("[", ".").replace("]", "")
 
 
 def _check_prewarm(body: Mapping[str, Any]) -> None:
@@ -107,6 +141,22 @@ def _check_prewarm(body: Mapping[str, Any]) -> None:
 
 def speechless(body: Mapping[str, Any]) -> bool:
     return body.get("max_tokens") == 0
+
+
+def compared(body: Mapping[str, Any]) -> str:
+    return string(mapping(body.get("diagnostics")).get("previous_message_id"))
+
+
+def verdict(
+    body: Mapping[str, Any], _prompt: Prompt, counts: Accounting, difference: diagnostics.Difference | None
+) -> Mapping[str, Any] | None:
+    """The object in the request is the opt-in; without an earlier message there is nothing to compare with."""
+    return diagnostics.anthropic(difference, counts) if compared(body) else None
+
+
+def answered(exchange: Exchange) -> Mapping[str, Any]:
+    said = {"role": "assistant", "content": _content(exchange)}
+    return {**exchange.body, "messages": [*as_list(exchange.body.get("messages")), said]}
 
 
 def previous(body: Mapping[str, Any]) -> str:
@@ -172,6 +222,7 @@ def _message(
         "stop_reason": stop_reason,
         "stop_sequence": None,
         "stop_details": None,
+        **({"diagnostics": exchange.diagnostics} if "diagnostics" in exchange.body else {}),
         "usage": counts,
     }
 
@@ -193,25 +244,15 @@ def _stop_reason(exchange: Exchange) -> str:
 
 def usage(exchange: Exchange) -> dict[str, Any]:
     """``input_tokens`` is what follows the last breakpoint; read and written tokens stand beside it."""
-    counts = exchange.accounting
-    by_ttl = dict(counts.writes)
+    if not exchange.personality.needs_key:
+        return dict(_usage.messages(exchange))
+    by_ttl = dict(exchange.accounting.writes)
     return {
-        **_cumulative(exchange),
+        **_usage.messages(exchange),
         "cache_creation": {f"ephemeral_{TTL_NAMES[ttl]}_input_tokens": by_ttl.get(ttl, 0) for ttl in _LIFETIMES},
-        "service_tier": "standard",
+        "service_tier": exchange.tier,
         "inference_geo": string(exchange.body.get("inference_geo")) or "global",
         "speed": string(exchange.body.get("speed")) or "standard",
-    }
-
-
-def _cumulative(exchange: Exchange) -> dict[str, Any]:
-    """The counts that ``message_delta`` repeats: no lifetimes, no tier."""
-    counts = exchange.accounting
-    return {
-        "input_tokens": counts.fresh,
-        "cache_creation_input_tokens": counts.write,
-        "cache_read_input_tokens": counts.read,
-        "output_tokens": exchange.output,
     }
 
 
@@ -227,7 +268,7 @@ def events(exchange: Exchange) -> Iterator[Event]:
             yield _event("content_block_delta", index=index, delta={"type": f"{kind}_delta", **portion})
         yield _event("content_block_stop", index=index)
     delta = {"stop_reason": _stop_reason(exchange), "stop_sequence": None, "stop_details": None}
-    yield _event("message_delta", delta=delta, usage=_cumulative(exchange))
+    yield _event("message_delta", delta=delta, usage=_usage.messages(exchange))
     yield _event("message_stop")
 
 
@@ -267,3 +308,11 @@ _OUTAGES: Final[dict[int, tuple[str, str]]] = {
 def outage(status: int) -> ProviderError:
     kind, message = _OUTAGES[status]
     return ProviderError(status, kind, message)
+
+
+def too_long(total: int, limit: int) -> ProviderError:
+    return invalid(f"prompt is too long: {total} tokens > {limit} maximum")
+
+
+def too_large() -> ProviderError:
+    return ProviderError(413, "request_too_large", "Request exceeds the maximum size")

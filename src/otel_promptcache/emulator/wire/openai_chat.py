@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from otel_promptcache.emulator.cache import Accounting
+from otel_promptcache.emulator.diagnostics import Difference
 from otel_promptcache.emulator.exchange import Event, Exchange, ProviderError, pieces
-from otel_promptcache.emulator.wire import _openai
+from otel_promptcache.emulator.wire import _openai, _usage
 from otel_promptcache.model import Prompt
 from otel_promptcache.providers import Dialect
 from otel_promptcache.providers import openai_chat as adapter
-from otel_promptcache.providers._wire import mapping
+from otel_promptcache.providers._wire import as_list, mapping
 
 dialect: Final[Dialect] = adapter
 path: Final = "/v1/chat/completions"
@@ -20,9 +22,15 @@ end: Final = b"data: [DONE]\n\n"
 credential = _openai.credential
 speechless = _openai.speechless
 outage = _openai.outage
+too_long = _openai.too_long
+too_large = _openai.too_large
+max_body: Final = _openai.MAX_BODY
+usage = _usage.chat
+
+_LIFETIMES: Final = ("30m",)
 
 
-def check(body: Mapping[str, Any], _prompt: Prompt) -> None:
+def check(body: Mapping[str, Any], prompt: Prompt) -> None:
     _openai.require_model(body)
     _openai.require(body, "messages")
     messages = body["messages"]
@@ -33,31 +41,30 @@ def check(body: Mapping[str, Any], _prompt: Prompt) -> None:
         raise _openai.invalid(message, "messages", "empty_array")
     if body.get("n") not in (None, 1):
         raise _openai.invalid("Unsupported value: 'n' must be 1 with this model.", "n", "unsupported_value")
+    _openai.check_strings("messages", messages)
+    _openai.check_caching(body, prompt, _LIFETIMES)
+
+
+def compared(_body: Mapping[str, Any]) -> str:
+    return ""
+
+
+def verdict(
+    _body: Mapping[str, Any], _prompt: Prompt, _counts: Accounting, _difference: Difference | None
+) -> Mapping[str, Any] | None:
+    """Chat Completions have no diagnostics."""
+    return None
+
+
+def answered(exchange: Exchange) -> Mapping[str, Any]:
+    said: dict[str, Any] = {"role": "assistant", "content": exchange.reply.text or None}
+    if exchange.reply.tool_calls:
+        said["tool_calls"] = _tool_calls(exchange)
+    return {**exchange.body, "messages": [*as_list(exchange.body.get("messages")), said]}
 
 
 def response_id(exchange: Exchange) -> str:
     return exchange.identity("chatcmpl-")
-
-
-def usage(exchange: Exchange) -> dict[str, Any]:
-    """Read and written tokens lie inside ``prompt_tokens``."""
-    counts = exchange.accounting
-    return {
-        "prompt_tokens": counts.total,
-        "completion_tokens": exchange.output,
-        "total_tokens": counts.total + exchange.output,
-        "prompt_tokens_details": {
-            "cached_tokens": counts.read,
-            "cache_write_tokens": counts.write,
-            "audio_tokens": 0,
-        },
-        "completion_tokens_details": {
-            "reasoning_tokens": 0,
-            "audio_tokens": 0,
-            "accepted_prediction_tokens": 0,
-            "rejected_prediction_tokens": 0,
-        },
-    }
 
 
 def document(exchange: Exchange) -> dict[str, Any]:
@@ -70,7 +77,8 @@ def document(exchange: Exchange) -> dict[str, Any]:
     if exchange.reply.tool_calls:
         message["tool_calls"] = _tool_calls(exchange)
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish_reason(exchange)}
-    return {**_head(exchange, "chat.completion"), "choices": [choice], "usage": usage(exchange)}
+    head = _head(exchange, "chat.completion")
+    return {**head, "choices": [choice], "usage": usage(exchange), **_usage.timings(exchange)}
 
 
 def _head(exchange: Exchange, kind: str) -> dict[str, Any]:
@@ -119,9 +127,12 @@ def events(exchange: Exchange) -> Iterator[Event]:
         yield chunk({"tool_calls": [{"index": index, **opened}]})
         for piece in pieces(arguments):
             yield chunk({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
-    yield chunk({}, _finish_reason(exchange))
-    if counted:
-        yield "", {**head, "choices": [], "usage": usage(exchange)}
+    _, last = chunk({}, _finish_reason(exchange))
+    counts: dict[str, Any] = {"usage": usage(exchange)} if counted else {}
+    if counted and exchange.personality.name != "deepseek":  # which puts it into the last chunk of the choice
+        yield "", last
+        last = {**head, "choices": []}
+    yield "", {**last, **counts, **_usage.timings(exchange)}
 
 
 def error(error: ProviderError, _request_id: str) -> dict[str, Any]:

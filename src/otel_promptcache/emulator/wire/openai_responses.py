@@ -7,14 +7,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from otel_promptcache.emulator import diagnostics
+from otel_promptcache.emulator.cache import Accounting
 from otel_promptcache.emulator.exchange import Event, Exchange, ProviderError, Turn, pieces
-from otel_promptcache.emulator.wire import _openai
+from otel_promptcache.emulator.wire import _openai, _usage
 from otel_promptcache.model import Prompt
 from otel_promptcache.providers import Dialect
 from otel_promptcache.providers import _openai as dialect_options
 from otel_promptcache.providers import openai_responses as adapter
 from otel_promptcache.providers._wire import as_list, mapping, string
-from otel_promptcache.providers.rules import HOUR
 
 dialect: Final[Dialect] = adapter
 path: Final = "/v1/responses"
@@ -23,7 +24,12 @@ end: Final = b""
 credential = _openai.credential
 speechless = _openai.speechless
 outage = _openai.outage
+too_long = _openai.too_long
+too_large = _openai.too_large
+max_body: Final = _openai.MAX_BODY
+usage = _usage.responses
 
+_LIFETIMES: Final = ("30m", "12h")
 
 # --- Requests -----------------------------------------------------------------------------------------------
 
@@ -38,6 +44,25 @@ def check(body: Mapping[str, Any], prompt: Prompt) -> None:
     if prompt.conversation_id:
         message = f"Conversation with id '{prompt.conversation_id}' not found."
         raise ProviderError(404, "invalid_request_error", message, "conversation")
+    _openai.check_strings("input", body.get("input"))
+    _openai.check_caching(body, prompt, _LIFETIMES)
+
+
+def compared(body: Mapping[str, Any]) -> str:
+    return string(dialect_options.options(body).get("comparison_response_id"))
+
+
+def verdict(
+    body: Mapping[str, Any], prompt: Prompt, counts: Accounting, difference: diagnostics.Difference | None
+) -> Mapping[str, Any] | None:
+    """GPT-5.6 and later only."""
+    if not compared(body):
+        return None
+    return diagnostics.openai(difference, counts) if _openai.reports_writes(prompt) else {"type": "unavailable"}
+
+
+def answered(exchange: Exchange) -> Mapping[str, Any]:
+    return {**exchange.body, "input": [*_input(exchange.body), *_output(exchange, "completed")]}
 
 
 def previous(body: Mapping[str, Any]) -> str:
@@ -77,22 +102,6 @@ def response_id(exchange: Exchange) -> str:
     return exchange.identity("resp_")
 
 
-def usage(exchange: Exchange) -> dict[str, Any]:
-    """Read and written tokens lie inside ``input_tokens``."""
-    counts = exchange.accounting
-    details: dict[str, Any] = {"cached_tokens": counts.read, "cache_write_tokens": counts.write}
-    if _openai.reports_writes(exchange.prompt):
-        long = dict(counts.writes).get(12 * HOUR, 0)
-        details["cache_write_tokens_details"] = {"ttl_30m_tokens": counts.write - long, "ttl_12h_tokens": long}
-    return {
-        "input_tokens": counts.total,
-        "input_tokens_details": details,
-        "output_tokens": exchange.output,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": counts.total + exchange.output,
-    }
-
-
 def document(exchange: Exchange) -> dict[str, Any]:
     status = "incomplete" if exchange.truncated else "completed"
     return {
@@ -114,6 +123,9 @@ def _response(
             "mode": asked.get("mode", "implicit"),
             "ttl": asked.get("ttl", "30m"),
         }
+        if compared(body):
+            options["prompt_cache_options"]["comparison_response_id"] = compared(body)
+            options["prompt_cache_diagnostics"] = None if counts is None else exchange.diagnostics
     return {
         "id": response_id(exchange),
         "object": "response",
