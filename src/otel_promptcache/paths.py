@@ -16,20 +16,22 @@ from otel_promptcache.settings import Privacy
 Path = tuple[str | int, ...]
 
 _NAMES: Final = """
-    additionalProperties allOf allowed_tools annotations anyOf arguments audio budget_tokens cache_control
-    call_id citations content context_management conversation data default definitions description detail
-    disable_parallel_tool_use display effort encrypted_content enum file file_data file_id file_url filename
-    format function id image image_url include input input_audio input_schema instructions is_error items
-    json_schema max_tokens media_type messages metadata mode model name oneOf output output_config output_format
-    parallel_tool_calls parameters pattern phase previous_message_id previous_response_id
-    prompt_cache_breakpoint prompt_cache_key properties reasoning reasoning_content reasoning_effort refusal
-    required response_format role schema service_tier signature source speed stream strict summary system text
-    thinking thread title tool_call_id tool_calls tool_choice tool_use_id tools ttl type url verbosity
+    additionalProperties allOf allowed_tools annotations anyOf args arguments audio budget_tokens cache_control
+    cachedContent call_id citations content contents context_management conversation data default definitions
+    description detail disable_parallel_tool_use display effort encrypted_content enum file file_data file_id
+    file_url fileData filename fileUri format function functionCall functionDeclarations functionResponse
+    generationConfig id image image_url include inlineData input input_audio input_schema instructions is_error
+    items json_schema max_tokens media_type messages metadata mimeType mode model name oneOf output
+    output_config output_format parallel_tool_calls parameters parts pattern phase previous_message_id
+    previous_response_id prompt_cache_breakpoint prompt_cache_key properties reasoning reasoning_content
+    reasoning_effort refusal required response response_format responseSchema role schema service_tier signature
+    source speed stream strict summary system systemInstruction text thinking thread title tool_call_id
+    tool_calls tool_choice tool_use_id toolConfig tools ttl type url verbosity
 """
 WIRE: Final = frozenset(_NAMES.split())
 """Names that the providers' APIs and JSON Schema define."""
 
-_FREE: Final = frozenset({"arguments", "input", "metadata"})
+_FREE: Final = frozenset({"args", "arguments", "input", "metadata"})
 """Objects whose keys are the application's, all the way down; as a list, ``input`` is the API's."""
 
 _STEP: Final = re.compile(r"\[(\d+)\]|([^.\[\]]+)")

@@ -120,6 +120,19 @@ def test_other_dialects_by_their_shape(tmp_path: Path) -> None:
     assert responses.answer.usage is None
 
 
+def test_gemini_names_its_model_in_the_url(tmp_path: Path) -> None:
+    row = {
+        "url": "https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-flash:generateContent?alt=json",
+        "request": {"contents": [{"role": "user", "parts": [{"text": "어디에 있나요?"}]}]},
+        "response": {"usageMetadata": {"promptTokenCount": 2057, "cachedContentTokenCount": 2048}},
+    }
+    found = only(written(tmp_path, "a.jsonl", row))
+    assert (found.dialect.name, found.provider) == ("gemini", "gcp.gemini")
+    assert found.dialect.prompt(found.body).model == "gemini-2.5-flash"
+    assert found.answer.usage is not None
+    assert found.answer.usage.read == 2048
+
+
 def test_the_host_names_the_provider(tmp_path: Path) -> None:
     row = {"url": "https://api.deepseek.com/chat/completions", "body": CHAT, "response": COMPLETION}
     assert only(written(tmp_path, "a.jsonl", row)).provider == "deepseek"

@@ -11,14 +11,14 @@ from difflib import SequenceMatcher
 from typing import Any, Final, NamedTuple
 
 from otel_promptcache.analysis import places
-from otel_promptcache.analysis.exchanges import APART, INSTANT, Exchange, TrafficError, dialect_of
+from otel_promptcache.analysis.exchanges import APART, BY_NAME, INSTANT, Exchange, TrafficError, dialect_of
 from otel_promptcache.analysis.findings import Shown
 from otel_promptcache.analysis.places import Place
 from otel_promptcache.analysis.replay import CHANGES, replay
 from otel_promptcache.diagnosis import REASON_OF_SECTION
 from otel_promptcache.model import Answer, Prompt, Section, Segment, Usage
 from otel_promptcache.paths import parsed
-from otel_promptcache.providers import BY_NAME, Dialect
+from otel_promptcache.providers import Dialect
 from otel_promptcache.semconv import Cause, Reason
 
 DIALECTS: Final = tuple(BY_NAME)

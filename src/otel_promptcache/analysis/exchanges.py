@@ -18,8 +18,11 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from otel_promptcache.model import Answer
-from otel_promptcache.providers import BY_NAME, Dialect, dialect_for, provider_for
+from otel_promptcache.providers import DIALECTS, Dialect, gemini, provider_for
 from otel_promptcache.providers._wire import mapping, string
+
+BY_NAME: Final[Mapping[str, Dialect]] = {dialect.name: dialect for dialect in (*DIALECTS, gemini)}
+"""Every dialect that can be read: more than are observed live."""
 
 APART: Final = 1.0
 """Seconds from one request to the next where a file does not say when they were made."""
@@ -223,6 +226,8 @@ _PROVIDERS: Final[dict[str, str]] = {
     "bedrock": "aws.bedrock",
     "azure": "azure.ai.openai",
     "vertex": "gcp.vertex_ai",
+    "google": "gcp.gemini",
+    "google-gemini": "gcp.gemini",
 }
 
 
@@ -232,7 +237,7 @@ def _add(row: Mapping[str, Any], case: str, name: str, number: int, reading: Rea
     if body is None or not _is_body(body):
         reading.skipped[_passed_over(url)] += 1
         return
-    if "model" not in body and (model := _first(row, _MODEL, _text)):
+    if "model" not in body and (model := _first(row, _MODEL, _text) or _model_of(url)):
         body = {"model": model, **body}
     raw = _first(row, _ANSWER, _present)
     dialect = _dialect(row, url, body, raw)
@@ -265,6 +270,12 @@ def _add(row: Mapping[str, Any], case: str, name: str, number: int, reading: Rea
     )
 
 
+def _model_of(url: str) -> str:
+    """The model, where the URL names it: ``/models/gemini-2.5-flash:generateContent``, ``/model/ID/invoke``."""
+    found = re.search(r"/models?/([^/:?]+)", url)
+    return found[1] if found else ""
+
+
 def _passed_over(url: str) -> str:
     """What is counted: the kind of request, without the names in it."""
     place = re.sub(r"[\w.%-]*\d[\w.%-]{5,}", "*", _split(url).path or url)
@@ -273,7 +284,7 @@ def _passed_over(url: str) -> str:
 
 def _is_body(value: Mapping[str, Any]) -> bool:
     """Whether an object is a request of one of the dialects, and not a log line that contains one."""
-    return isinstance(value.get("messages"), list) or (
+    return any(isinstance(value.get(field), list) for field in ("messages", "contents")) or (
         "input" in value and isinstance(value["input"], (str, list)) and "output" not in value
     )
 
@@ -284,7 +295,7 @@ def _dialect(row: Mapping[str, Any], url: str, body: Mapping[str, Any], raw: obj
     if named is not None:
         return named
     path = _split(url).path
-    known = dialect_for(path)
+    known = next((dialect for dialect in BY_NAME.values() if dialect.handles(path.rstrip("/"))), None)
     if known is not None:
         return known
     if "anthropic_version" in body:
@@ -292,7 +303,7 @@ def _dialect(row: Mapping[str, Any], url: str, body: Mapping[str, Any], raw: obj
     if path.strip("/"):
         return None  # an endpoint, but none with a prompt, or of a dialect that is not known
     if "messages" not in body:
-        return BY_NAME["openai_responses"]
+        return BY_NAME["gemini" if "contents" in body else "openai_responses"]
     tools = body.get("tools")
     tool = mapping(tools[0]) if isinstance(tools, list) and tools else {}
     usage = mapping(mapping(raw).get("usage")) or mapping(row.get("usage"))
