@@ -24,7 +24,7 @@ class Expected(NamedTuple):
     reason: Reason
     cause: Cause | None
     places: list[tuple[str, int | None]]
-    """Path and line of each call but the first, which can miss nothing."""
+    """Path (its beginning) and line of each call but the first, which can miss nothing."""
     before: float
     """Hit rate at most."""
     after: float
@@ -74,7 +74,9 @@ def test_broken(name: str, played: dict[str, Any]) -> None:
     first, *later = recording.calls
     assert first.status is Status.COLD
     assert {(call.reason, call.cause) for call in later} == {(expected.reason, expected.cause)}
-    assert [(call.path, call.line) for call in later] == expected.places
+    for call, (path, line) in zip(later, expected.places, strict=True):
+        assert call.path.startswith(path)
+        assert line is None or call.line == line
     assert all(call.verdict.lost > 1000 for call in later)
     assert recording.hit_ratio <= expected.before
 

@@ -57,8 +57,8 @@ def between(
     if old is None:
         return None
     there, here = parsed(dialect.path(old)), parsed(dialect.path(new))
-    if old.role != new.role and "content" in here[2:3] and "content" in there[2:3]:
-        there, here = there[:2], here[:2]  # what differs is who speaks, or which call a result belongs to
+    if (here != there or old.role != new.role) and here[:2] == there[:2]:
+        there, here = there[:2], here[:2]  # what differs is who speaks, which call it belongs to, or the form
     before, after = _at(old_body, there), _at(new_body, here)
     if before is _NOTHING or after is _NOTHING:
         return None
