@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -166,6 +167,13 @@ def test_half_a_character_is_no_matter(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["diagnose", str(path), "--privacy", "full", "--html", str(html)]) == 0
     assert "\\udc4d Uhr" in capsys.readouterr().out
     assert "\\udc4d Uhr" in html.read_text(encoding="utf-8")
+
+
+def test_standard_input(log: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(Path(log).read_text(encoding="utf-8")))
+    assert main(["diagnose", "-"]) == 0
+    assert "1  system_changed: timestamp" in capsys.readouterr().out
+    assert not sys.stdin.closed
 
 
 def test_nothing_heavy_is_imported(log: str) -> None:

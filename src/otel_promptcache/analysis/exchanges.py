@@ -10,11 +10,13 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from otel_promptcache.model import Answer
@@ -26,6 +28,8 @@ BY_NAME: Final[Mapping[str, Dialect]] = {dialect.name: dialect for dialect in (*
 
 APART: Final = 1.0
 """Seconds from one request to the next where a file does not say when they were made."""
+
+STDIN: Final = "-"
 
 INSTANT: Final = 1e-3
 """Seconds an answer is taken to need where nobody measured: so short that no two requests are thought to overlap."""
@@ -117,7 +121,9 @@ def body_of(name: str) -> Mapping[str, Any]:
 # --- Files to documents -------------------------------------------------------------------------------------
 
 
-def _opened(name: str) -> Any:
+def _opened(name: str) -> AbstractContextManager[IO[str]]:
+    if name == STDIN:
+        return nullcontext(sys.stdin)
     if name.endswith(".gz"):
         return gzip.open(name, "rt", encoding="utf-8")
     return open(name, encoding="utf-8-sig")

@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="FILE",
         help="request logs as JSON lines, Claude Code transcripts, cassettes (JSON, YAML), HAR files, a labelled "
-        "corpus; plain or .gz",
+        "corpus; plain or .gz, - for standard input",
     )
     parser.add_argument(
         "--format", choices=("text", "jsonl"), default="text", help="text for people, jsonl for programs: a call a line"
