@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from otel_promptcache.analysis.comparison import compare, where
-from otel_promptcache.analysis.exchanges import TrafficError
+from otel_promptcache.analysis.documents import TrafficError
 from otel_promptcache.analysis.findings import Shown
 from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.semconv import Cause, Reason

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from otel_promptcache.analysis import replay
-from otel_promptcache.analysis.exchanges import Exchange, TrafficError, body_of, read
+from otel_promptcache.analysis.documents import TrafficError
+from otel_promptcache.analysis.exchanges import Exchange, body_of, read
 
 MESSAGES = {
     "model": "claude-sonnet-5",

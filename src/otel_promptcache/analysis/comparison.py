@@ -11,7 +11,8 @@ from difflib import SequenceMatcher
 from typing import Any, Final, NamedTuple
 
 from otel_promptcache.analysis import places
-from otel_promptcache.analysis.exchanges import APART, BY_NAME, INSTANT, Exchange, TrafficError, dialect_of
+from otel_promptcache.analysis.documents import TrafficError
+from otel_promptcache.analysis.exchanges import APART, BY_NAME, INSTANT, Exchange, dialect_of
 from otel_promptcache.analysis.findings import Shown
 from otel_promptcache.analysis.places import Place
 from otel_promptcache.analysis.replay import CHANGES, replay

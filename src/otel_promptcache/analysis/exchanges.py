@@ -7,18 +7,16 @@ prompt, or speaks a dialect that is not known, is counted and passed over.
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import IO, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
+from otel_promptcache.analysis.documents import TrafficError, documents, opened, parsed
 from otel_promptcache.model import Answer
 from otel_promptcache.providers import DIALECTS, Dialect, gemini, provider_for
 from otel_promptcache.providers._wire import mapping, string
@@ -29,14 +27,8 @@ BY_NAME: Final[Mapping[str, Dialect]] = {dialect.name: dialect for dialect in (*
 APART: Final = 1.0
 """Seconds from one request to the next where a file does not say when they were made."""
 
-STDIN: Final = "-"
-
 INSTANT: Final = 1e-3
 """Seconds an answer is taken to need where nobody measured: so short that no two requests are thought to overlap."""
-
-
-class TrafficError(ValueError):
-    """A file that cannot be read as recorded traffic; the message says what was expected."""
 
 
 class Exchange(NamedTuple):
@@ -89,7 +81,7 @@ def read(names: Iterable[str]) -> Reading:
     for name in names:
         before = len(reading.exchanges), reading.skipped.total()
         transcript: list[Mapping[str, Any]] = []
-        for number, document in enumerate(_documents(name)):
+        for number, document in enumerate(documents(name)):
             if sessions.is_entry(document):
                 transcript.append(document)
             else:
@@ -105,7 +97,7 @@ def read(names: Iterable[str]) -> Reading:
 
 def body_of(name: str) -> Mapping[str, Any]:
     """The request body in a file that holds one: bare, or within a log line or cassette. Raises as ``read`` does."""
-    with _opened(name) as handle:
+    with opened(name) as handle:
         text = handle.read()
     try:
         document = json.loads(text)
@@ -116,60 +108,6 @@ def body_of(name: str) -> Mapping[str, Any]:
     if not isinstance(body, dict) or not _is_body(body):
         raise TrafficError(f"{name}: no request body (an object with `messages` or `input`)")
     return body
-
-
-# --- Files to documents -------------------------------------------------------------------------------------
-
-
-def _opened(name: str) -> AbstractContextManager[IO[str]]:
-    if name == STDIN:
-        return nullcontext(sys.stdin)
-    if name.endswith(".gz"):
-        return gzip.open(name, "rt", encoding="utf-8")
-    return open(name, encoding="utf-8-sig")
-
-
-def _documents(name: str) -> Iterator[Mapping[str, Any]]:
-    """The JSON objects of a file: its lines, or the whole of it. The last line of a growing log may be cut off."""
-    plain = name.removesuffix(".gz")
-    if plain.endswith((".yaml", ".yml")):
-        yield mapping(_yaml(name))
-        return
-    with _opened(name) as handle:
-        lines = (line for line in handle if line.strip())
-        first = next(lines, "")
-        if _parsed(first) is None:
-            yield from _objects(_parsed(first + "".join(lines)))
-            return
-        yield from _objects(_parsed(first))
-        for line in lines:
-            yield from _objects(_parsed(line))
-
-
-def _parsed(text: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _objects(document: object) -> Iterator[Mapping[str, Any]]:
-    for one in document if isinstance(document, list) else (document,):
-        if isinstance(one, dict):
-            yield one
-
-
-def _yaml(name: str) -> object:
-    try:
-        import yaml
-    except ModuleNotFoundError:
-        raise TrafficError(f"{name}: reading YAML needs PyYAML: pip install pyyaml") from None
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        with _opened(name) as handle:
-            return yaml.load(handle, loader)  # noqa: S506 - a safe loader, the quick one where there is one
-    except yaml.YAMLError:
-        raise TrafficError(f"{name}: not YAML") from None
 
 
 # --- Documents to exchanges ---------------------------------------------------------------------------------
@@ -341,7 +279,7 @@ def _answer(dialect: Dialect, raw: object, row: Mapping[str, Any]) -> Answer:
     if isinstance(raw, Mapping) and isinstance(raw.get("string"), str):  # vcrpy
         raw = raw["string"]
     if isinstance(raw, str):
-        document = _parsed(raw)
+        document = parsed(raw)
         found = dialect.answer(document) if isinstance(document, dict) else _streamed(dialect, raw)
     else:
         found = dialect.answer(mapping(raw))
@@ -355,7 +293,7 @@ def _streamed(dialect: Dialect, text: str) -> Answer:
     state: dict[str, Any] = {}
     told = Answer(None)
     for line in text.splitlines():
-        event = _parsed(line[5:]) if line.startswith("data:") else None
+        event = parsed(line[5:]) if line.startswith("data:") else None
         said = dialect.event(event, state) if isinstance(event, dict) else None
         if said is not None:
             new = {name: value for name, value in said._asdict().items() if value not in (None, "", ())}
@@ -388,7 +326,7 @@ def _text(value: object) -> str | None:
 
 def _json_object(value: object) -> Mapping[str, Any] | None:
     if isinstance(value, str):
-        value = _parsed(value)
+        value = parsed(value)
     return value if isinstance(value, dict) and _is_body(value) else None
 
 

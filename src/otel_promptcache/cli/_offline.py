@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from otel_promptcache.analysis.exchanges import TrafficError
+from otel_promptcache.analysis.documents import TrafficError
 from otel_promptcache.analysis.findings import Shown
 from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.settings import Live, Privacy
