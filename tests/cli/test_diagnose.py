@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
@@ -268,6 +269,47 @@ def test_explain_a_call(identity: str, ledger: str, capsys: pytest.CaptureFixtur
     assert "5,120" in said
     assert "what happened" in said
     assert said.index("tools_changed") < said.index("The same parts in another order.")
+
+
+def test_explain_draws_the_prompt_where_its_map_is_there(
+    ledger: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two maps, the second a delta to the first: 300 bytes of tools, the third of which differs, and a message."""
+
+    def packed(*pieces: tuple[int, int, int]) -> str:
+        raw = (
+            bytes([digest]) * 6 + size.to_bytes(3, "big") + bytes([section << 4, 0]) for digest, size, section in pieces
+        )
+        return base64.b64encode(b"".join(raw)).decode()
+
+    def event(call: str, at: int, chain: str, segments: str, base: str, shared: int) -> dict[str, Any]:
+        told = {
+            semconv.CALL_ID: call, semconv.PREFIX_CHAIN: chain, semconv.MAP_SEGMENTS: segments,
+            semconv.MAP_BASE: base, semconv.MAP_SHARED: shared,
+        }  # fmt: skip
+        pairs = [
+            {"key": key, "value": {"intValue": str(value)} if isinstance(value, int) else {"stringValue": value}}
+            for key, value in told.items()
+        ]
+        return {"eventName": "promptcache.prompt", "timeUnixNano": str(at), "attributes": pairs}
+
+    export = json.loads(Path(ledger).read_text(encoding="utf-8"))
+    records = export["resourceLogs"][0]["scopeLogs"][0]["logRecords"]
+    for record in records[:2]:
+        for name, value in (
+            (semconv.INPUT_TOKENS, 6000),
+            (semconv.CACHE_READ_TOKENS, 0),
+            (semconv.EXPECTED_TOKENS, 5120),
+        ):
+            record["attributes"].append({"key": name, "value": {"intValue": str(value)}})
+    records.append(event("0", 1, "aa", packed((1, 100, 1), (2, 100, 1), (3, 100, 1), (4, 90, 4)), "", 0))
+    records.append(event("1", 2, "bb", packed((5, 100, 1), (6, 90, 4)), "aa", 2))
+    path = tmp_path / "with maps.jsonl"
+    path.write_text(json.dumps(export), encoding="utf-8")
+    assert main(["explain", RESPONSE, "--ledger", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"(▼|v) tools\[2\]", said)
+    assert re.search(r"(╵|\|)tools", said)
 
 
 def test_explain_a_hit(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:

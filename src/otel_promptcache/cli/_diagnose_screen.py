@@ -21,7 +21,7 @@ _KEY: Final = 6
 _STYLES: Final = {Status.HIT: "green", Status.COLD: "blue", Status.PARTIAL: "yellow", Status.MISS: "red"}
 
 
-class _Drawn(NamedTuple):
+class Drawn(NamedTuple):
     """A call as the bar draws it."""
 
     input: int
@@ -123,6 +123,6 @@ def _map(call: Judged, shown: Shown, width: int, terminal: Terminal) -> list[str
         return []
     place = findings.path(call, shown)
     said = place if len(place) < width - 12 else ""
-    known = _Drawn(usage.input_total, usage.read or 0, call.diagnosis.expected or 0, said, findings.line(call))
+    known = Drawn(usage.input_total, usage.read or 0, call.diagnosis.expected or 0, said, findings.line(call))
     drawing = bar(known, drawn, width, terminal)
     return drawing if call.diagnosis.place is not None else drawing[1:]

@@ -12,6 +12,9 @@ from typing import Any, Final
 from otel_promptcache import semconv
 from otel_promptcache.analysis import explanations, ledger
 from otel_promptcache.cli import _offline
+from otel_promptcache.cli._diagnose_screen import Drawn
+from otel_promptcache.demo.bar import bar, legend
+from otel_promptcache.demo.promptmap import PromptMap, maps
 from otel_promptcache.demo.terminal import Terminal, terminal
 from otel_promptcache.semconv import CAUSE_MEANING, REASON_INFO, Cause, Reason
 
@@ -115,7 +118,8 @@ def _wrapped(text: str, screen: Terminal) -> list[str]:
 
 def _calls(identity: str, name: str, screen: Terminal) -> int:
     with gzip.open(name, "rt", encoding="utf-8") if name.endswith(".gz") else open(name, encoding="utf-8") as lines:
-        found = list(ledger.find(lines, identity))
+        events = list(ledger.events(lines, semconv.EVENT_CALL, semconv.EVENT_PROMPT))
+    found = [event.attributes for event in ledger.named(events, identity)]
     if not found:
         print(
             f"otel-promptcache explain: no call with trace or response id {identity!r} in {name}. The ledger is "
@@ -123,8 +127,10 @@ def _calls(identity: str, name: str, screen: Terminal) -> int:
             file=sys.stderr,
         )
         return 2
+    drawn = maps(events)
     for record in found:
         _print(_call(record, screen))
+        _print(_map(record, drawn.get(str(record.get(semconv.CALL_ID))), screen))
     for reason in dict.fromkeys(record.get(semconv.REASON) for record in found):
         if reason in set(Reason):
             _print(_entry(Reason(reason), screen))
@@ -132,6 +138,19 @@ def _calls(identity: str, name: str, screen: Terminal) -> int:
         if cause in set(Cause):
             _print(_entry(Cause(cause), screen))
     return 0
+
+
+def _map(record: Mapping[str, Any], prompt: PromptMap | None, screen: Terminal) -> Iterator[str]:
+    """The prompt to scale, where its map is in the file too (``OTEL_PROMPTCACHE_PROMPT_MAP=true``)."""
+    sent, read = record.get(semconv.INPUT_TOKENS), record.get(semconv.CACHE_READ_TOKENS)
+    if prompt is None or not prompt.size or not sent or read is None:
+        return
+    path = str(record.get(semconv.PATH, ""))
+    known = Drawn(sent, read, record.get(semconv.EXPECTED_TOKENS) or 0, path, record.get(semconv.LINE))
+    drawing = bar(known, prompt, screen.width - len(_INDENT) * 2, screen)
+    yield ""
+    yield from (f"{_INDENT}{line}" for line in (drawing if path else drawing[1:]))
+    yield f"{_INDENT}{legend(screen)}"
 
 
 def _call(record: Mapping[str, Any], screen: Terminal) -> Iterator[str]:
