@@ -50,6 +50,10 @@ class Rules:
     """Without a marker the provider marks the end of the newest eligible message."""
     reliable: bool = True
     """False where the provider promises no hit even for an unchanged, living prefix."""
+    lifetime_stated: bool = True
+    """False where not even a lifetime is stated: whether anything is held is luck, and nobody's fault."""
+    requests_a_minute: int = 0
+    """Under one cache key, beyond which requests overflow to machines that hold nothing; 0 is no limit."""
 
 
 _ANTHROPIC_PAGE: Final = "platform.claude.com/docs/en/build-with-claude/prompt-caching"
@@ -90,6 +94,7 @@ ROWS: Final[tuple[Rules, ...]] = (
         lookback=20,
         max_breakpoints=4,
         implicit_mark=True,
+        requests_a_minute=15,
     ),
     Rules(
         "openai",
@@ -101,6 +106,7 @@ ROWS: Final[tuple[Rules, ...]] = (
         granule=2048,
         ttl=DAY,
         reliable=False,
+        requests_a_minute=15,
     ),
     Rules(
         "openai",
@@ -113,6 +119,7 @@ ROWS: Final[tuple[Rules, ...]] = (
         ttl=10 * MINUTE,
         ttl_certain=False,
         reliable=False,
+        requests_a_minute=15,
     ),
     Rules(
         "deepseek",
@@ -125,6 +132,7 @@ ROWS: Final[tuple[Rules, ...]] = (
         ttl=DAY,
         ttl_certain=False,
         reliable=False,
+        lifetime_stated=False,
     ),
     Rules(
         "groq",
@@ -149,6 +157,7 @@ ROWS: Final[tuple[Rules, ...]] = (
         ttl=5 * MINUTE,
         ttl_certain=False,
         reliable=False,
+        lifetime_stated=False,
     ),
 )
 
