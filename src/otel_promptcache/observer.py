@@ -406,7 +406,7 @@ class Call:
         if streaming and seen.first_chunk is None:
             seen.first_chunk = perf_counter() - self._started
         if self._sight is not None:
-            self.observer.history.begun(self._sight)
+            self.observer.history.begun(self._sight, self.observer.clock())
 
     @walled("response", "response")
     def answered(self, answer: Answer) -> None:
@@ -439,7 +439,7 @@ class Call:
         if self._seen is None or self._closed:
             return
         if self._sight is not None:
-            self.observer.history.begun(self._sight)
+            self.observer.history.begun(self._sight, self.observer.clock())
         if isinstance(document, dict):
             self._answered(self.dialect.answer(document))
         self._complete()
@@ -534,10 +534,10 @@ class Call:
 
     def _diagnose(self, seen: Observation, prompt: Prompt, sight: Sight) -> None:
         rules = rules_for(seen.provider, prompt.model)
-        verdict = diagnosis.diagnose(prompt, sight, seen.usage, rules)
+        verdict = diagnosis.diagnose(prompt, sight, seen.usage, rules, seen.response_model)
         seen.diagnosis = verdict
         if verdict.place is not None:
-            seen.path = self.dialect.path(verdict.place)
+            seen.path = self.dialect.path(verdict.place) + fingerprint.field_path(verdict.field, self.observer.key.name)
         if seen.usage is not None:
             seen.hit_depth = diagnosis.hit_depth(prompt, sight, seen.usage)
 

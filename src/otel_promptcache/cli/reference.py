@@ -111,8 +111,8 @@ def _verdicts() -> str:
         ((f"`{reason}`", *info) for reason, info in semconv.REASON_INFO.items()),
     )
     causes = _table(
-        ("`promptcache.cause`", "meaning"),
-        ((f"`{cause}`", meaning) for cause, meaning in semconv.CAUSE_MEANING.items()),
+        ("`promptcache.cause`", "meaning", "evidence", "what to do"),
+        ((f"`{cause}`", *info) for cause, info in semconv.CAUSE_INFO.items()),
     )
     return f"## Status, reason, cause\n\n{statuses}\n{reasons}\n{causes}"
 

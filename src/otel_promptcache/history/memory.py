@@ -19,7 +19,7 @@ from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.fingerprint import HashKey, canonical
 from otel_promptcache.history import TELLING, Entry, Info, Node, Sent, Sight, Write
 from otel_promptcache.model import Link, Prompt, Run, Scope, Section, Segment, Usage
-from otel_promptcache.providers.rules import Matching, Rules, rules_for
+from otel_promptcache.providers.rules import MINUTE, Matching, Rules, rules_for
 from otel_promptcache.providers.windows import windows
 
 MAX_SCOPES: Final = 4096
@@ -96,13 +96,19 @@ class Memory:
                 sight.held = bool(prompt.previous_id or prompt.conversation_id)
                 sight.holder = self._holder(prompt, conversation)
             sight.site = self._by_site.get((route, scope.endpoint))
+            if sight.previous is not None:
+                sight.unanswered = not sight.previous.readable
+            if rules.machine_rate:
+                sight.rate = _rate(branch.sent, now, 4 * rules.machine_rate)
             _simulate(sight, prompt, rules, now)
             self._record(branch, prompt, sight, rules, now)
             sent.lineage = self._lineage(sight)
         return sight
 
-    def begun(self, sight: Sight) -> None:
+    def begun(self, sight: Sight, now: float | None = None) -> None:
         sight.sent.readable = True
+        if sight.sent.began is None:
+            sight.sent.began = now
         sight.sent.before = None
         for node, _ in sight.sent.breakpoints:
             if node.entry is not None:
@@ -365,6 +371,13 @@ class Memory:
                 if not info.refs:
                     self._infos.pop(info.key, None)
             node = node.parent
+
+
+def _rate(sent: deque[Sent], now: float, most: int) -> int:
+    """Requests of a scope in the minute before, counted no further than ``most``."""
+    return sum(
+        1 for _ in itertools.takewhile(lambda one: now - one.at < MINUTE, itertools.islice(reversed(sent), most))
+    )
 
 
 def _print(run: Run, length: int) -> int:

@@ -27,6 +27,18 @@ NO_CHANGE: Final = frozenset(
         Reason.BREAKPOINT_MISSING,
         Reason.LOOKBACK_EXCEEDED,
         Reason.CONCURRENT_WRITE,
+        Reason.BREAKPOINT_MOVED,
+        Reason.BREAKPOINT_MISPLACED,
+        Reason.BREAKPOINT_FROZEN,
+        Reason.BREAKPOINT_LIMIT,
+        Reason.MARKER_LOST,
+        Reason.TTL_CHANGED,
+        Reason.WRITE_NOT_VISIBLE,
+        Reason.NEAR_MINIMUM,
+        Reason.PROVIDER_EVICTED,
+        Reason.ROUTING_OVERFLOW,
+        Reason.IMPLICIT_UNRELIABLE,
+        Reason.UNSUPPORTED,
         Reason.USAGE_NOT_REPORTED,
         Reason.UNKNOWN,
     }
@@ -42,7 +54,8 @@ class Stability:
     """The prompts of a recording, compared as they are sent."""
 
     def __init__(self, segments: int) -> None:
-        self._memory = Memory(HashKey(), segments)
+        self._key = HashKey()
+        self._memory = Memory(self._key, segments)
 
     def sent(
         self, prompt: Prompt, scope: Scope, dialect: Dialect, *, number: int, route: str, conversation: str
@@ -60,7 +73,9 @@ class Stability:
         self._memory.ended(sight, nothing_read, "", None)
         if found.reason is None or found.reason in NO_CHANGE:
             return sight, None
-        path = dialect.path(found.place) if found.place is not None else ""
+        path = ""
+        if found.place is not None:
+            path = dialect.path(found.place) + fingerprint.field_path(found.field, self._key.name)
         earlier = found.link.span_id if found.link is not None else 0
         return sight, Change(found.reason, found.cause, path, found.line, earlier)
 
