@@ -8,6 +8,8 @@ import pytest
 
 from otel_promptcache import paths
 from otel_promptcache.fingerprint import HashKey
+from otel_promptcache.model import Kind, Section, Segment
+from otel_promptcache.providers import anthropic
 from otel_promptcache.settings import Privacy
 
 KEY = HashKey("a key")
@@ -52,3 +54,16 @@ def test_equal_names_compare_under_one_key_only() -> None:
 def test_what_the_dialects_write_is_read() -> None:
     assert paths.parsed("messages[3].content[0].tool_calls[1]") == ("messages", 3, "content", 0, "tool_calls", 1)
     assert paths.parsed("") == ()
+
+
+def test_a_place_and_the_field_within_it() -> None:
+    """The place is the API's own, whatever the parameter is called; the field may be anybody's."""
+    tool = Segment(0, Section.TOOLS, Kind.TOOL, 3, -1, "tool", {})
+    parameter = Segment(0, Section.PARAMETERS, Kind.PARAMETER, 0, -1, "a_parameter_of_tomorrow", {})
+    assert paths.at(anthropic, tool, (), Privacy.HASHES, KEY) == "tools[3]"
+    assert paths.at(anthropic, tool, ("description",), Privacy.HASHES, KEY) == "tools[3].description"
+    assert paths.at(anthropic, parameter, (0,), Privacy.HASHES, KEY) == "a_parameter_of_tomorrow[0]"
+    assert re.fullmatch(
+        r"tools\[3\]\.input_schema\.properties\.\[key:[0-9a-f]{4}\]",
+        paths.at(anthropic, tool, ("input_schema", "properties", "name"), Privacy.HASHES, KEY),
+    )

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter, thread_time, time, time_ns
 from typing import Any, Concatenate, Final, ParamSpec, Protocol
 
-from otel_promptcache import diagnosis, fingerprint, pricing
+from otel_promptcache import diagnosis, fingerprint, paths, pricing
 from otel_promptcache._collection import collecting
 from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.fingerprint import SHORT, HashKey
@@ -537,7 +537,7 @@ class Call:
         verdict = diagnosis.diagnose(prompt, sight, seen.usage, rules, seen.response_model)
         seen.diagnosis = verdict
         if verdict.place is not None:
-            seen.path = self.dialect.path(verdict.place) + fingerprint.field_path(verdict.field, self.observer.key.name)
+            seen.path = paths.at(self.dialect, verdict.place, verdict.field, self.settings.privacy, self.observer.key)
         if seen.usage is not None:
             seen.hit_depth = diagnosis.hit_depth(prompt, sight, seen.usage)
 

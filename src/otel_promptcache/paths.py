@@ -11,22 +11,26 @@ import re
 from typing import Final
 
 from otel_promptcache.fingerprint import HashKey
+from otel_promptcache.model import Segment
+from otel_promptcache.providers import Dialect
 from otel_promptcache.settings import Privacy
 
 Path = tuple[str | int, ...]
 
 _NAMES: Final = """
-    additionalProperties allOf allowed_tools annotations anyOf args arguments audio budget_tokens cache_control
-    cachedContent call_id citations content contents context_management conversation data default definitions
-    description detail disable_parallel_tool_use display effort encrypted_content enum file file_data file_id
-    file_url fileData filename fileUri format function functionCall functionDeclarations functionResponse
+    additionalProperties allOf allowed_tools annotations anyOf args arguments audio betas budget_tokens
+    cache_control cache_salt cachedContent call_id chat_template chat_template_kwargs citations content
+    content_blocks contents context_management conversation data default definitions description detail
+    disable_parallel_tool_use display document effort encrypted_content enum file file_data file_id file_url
+    fileData filename fileUri format function functionCall functionDeclarations functionResponse
     generationConfig id image image_url include inlineData input input_audio input_schema instructions is_error
-    items json_schema max_tokens media_type messages metadata mimeType mode model name oneOf output
-    output_config output_format parallel_tool_calls parameters parts pattern phase previous_message_id
-    previous_response_id prompt_cache_breakpoint prompt_cache_key properties reasoning reasoning_content
-    reasoning_effort refusal required response response_format responseSchema role schema service_tier signature
-    source speed stream strict summary system systemInstruction text thinking thread title tool_call_id
-    tool_calls tool_choice tool_use_id toolConfig tools ttl type url verbosity
+    items json_schema lora_path lora_request max_tokens max_uses media_type messages metadata mime_type mimeType
+    mode model name oneOf output output_config output_format parallel_tool_calls parameters parts pattern phase
+    previous_message_id previous_response_id prompt_cache_breakpoint prompt_cache_key prompt_cache_retention
+    properties reasoning reasoning_content reasoning_effort refusal required response response_format
+    responseSchema result results retention role schema server_label server_url service_tier signature source
+    speed status stream strict summary system systemInstruction text thinking thread title tool_call_id
+    tool_calls tool_choice tool_name tool_use_id toolConfig tools ttl type url user_location verbosity
 """
 WIRE: Final = frozenset(_NAMES.split())
 """Names that the providers' APIs and JSON Schema define."""
@@ -53,6 +57,12 @@ def shown(path: Path, privacy: Privacy, key: HashKey) -> str:
         name = shown_name(step, privacy, key) if own else step
         text += f".{name}" if text else name
     return text
+
+
+def at(dialect: Dialect, place: Segment, field: Path, privacy: Privacy, key: HashKey) -> str:
+    """Where something differs: a segment's own path, which only names of the API are in, and the field within."""
+    front, within = dialect.path(place), shown(field, privacy, key)
+    return f"{front}.{within}" if field and isinstance(field[0], str) else front + within
 
 
 def _own(path: Path, place: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections import defaultdict
@@ -201,3 +202,40 @@ def test_a_gap_in_a_session_is_seen(sessions: dict[str, list[Judged]]) -> None:
     for one in expired:
         assert one.earlier is not None
         assert one.exchange.at - one.earlier.at > 300
+
+
+def test_a_compaction_is_named_where_the_transcript_says_so(sessions: dict[str, list[Judged]]) -> None:
+    found = {
+        name: [one for one in calls if one.diagnosis.reason is Reason.HISTORY_COMPACTED]
+        for name, calls in sessions.items()
+    }
+    assert {name[:5]: len(calls) for name, calls in found.items() if calls} == {"cc_12": 1, "cc_18": 2}
+
+
+@pytest.fixture(scope="module")
+def answers(shared: Path) -> dict[bool, list[tuple[dict[str, Any], dict[str, Any]]]]:
+    """(what is expected, what is said) of each missed request of the labelled corpus; from hashes alone, and with texts."""
+    name = str(shared / "diagnosis" / "corpus-dev.jsonl.gz")
+    with gzip.open(name, "rt", encoding="utf-8") as lines:
+        expected = {case["id"]: case["expected"] for case in map(json.loads, lines)}
+    cases = exchanges.read([name]).cases()
+    found: dict[bool, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
+    for texts in (False, True):
+        rows = [findings.row(one, SHOWN) for one in replay.every(cases, texts=texts)]
+        about = [(expected[row["id"]], row) for row in rows]
+        found[texts] = [(one, row) for one, row in about if row["request_index"] == one.get("request_index")]
+    return found
+
+
+@pytest.mark.parametrize("texts", [False, True])
+def test_lines_and_characters_of_the_corpus(texts: bool, answers: dict[bool, list[Any]]) -> None:
+    """The line from hashes alone, the character where both texts are at hand, in 97 of 100 texts at least."""
+    judged = [
+        (one["offset"], row["offset"], row["line"])
+        for one, row in answers[texts]
+        if one["kind"] == "text" and one["area"] in ("system", "messages")
+    ]
+    assert len(judged) > 100
+    assert sum(line is not None for _, _, line in judged) >= 0.97 * len(judged)
+    right = sum(said is not None and abs(said - offset) <= 1 for offset, said, _ in judged)
+    assert right >= 0.97 * len(judged) if texts else right == 0

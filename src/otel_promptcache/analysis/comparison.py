@@ -98,7 +98,7 @@ def _texts(
     judged = replay([_exchange(dialect, old, 0), _exchange(dialect, {**new, "model": old.get("model")}, 1)])[1]
     verdict = judged.diagnosis
     if verdict.reason in CHANGES and verdict.place is not None:
-        yield Difference(verdict.reason, verdict.cause, judged.path, judged.place, verdict.line)
+        yield Difference(verdict.reason, verdict.cause, dialect.path(verdict.place), judged.place, verdict.line)
     elif (
         after.segments[shared].element < after.segments[-1].element
         or before.segments[shared].section < Section.MESSAGES

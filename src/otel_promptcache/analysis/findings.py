@@ -16,7 +16,7 @@ from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.model import Section, Segment
 from otel_promptcache.providers._wire import mapping, string
 from otel_promptcache.providers.rules import rules_for
-from otel_promptcache.semconv import CAUSE_MEANING, REASON_INFO, Cause, Reason, Status
+from otel_promptcache.semconv import CAUSE_INFO, CAUSE_MEANING, REASON_INFO, Cause, Reason, Status
 from otel_promptcache.settings import Privacy
 
 
@@ -99,7 +99,9 @@ def _problem(call: Judged) -> Problem | None:
     reason = call.diagnosis.reason
     if reason is None:
         return None
-    return Problem(reason, call.diagnosis.cause, re.sub(r"^(messages|input)\[\d+\]", r"\1[*]", call.path))
+    place = call.diagnosis.place
+    path = call.exchange.dialect.path(place) if place is not None else ""
+    return Problem(reason, call.diagnosis.cause, re.sub(r"^(messages|input|contents)\[\d+\]", r"\1[*]", path))
 
 
 # --- In words -----------------------------------------------------------------------------------------------
@@ -119,8 +121,13 @@ class Shown(NamedTuple):
 
 
 def path(call: Judged, shown: Shown) -> str:
-    """Where it differs: to the field where both texts are at hand, else the segment."""
-    return shown.path(call.place.path if call.place is not None else paths.parsed(call.path))
+    """Where it differs: to the field, from both texts where they are at hand, else from hashes."""
+    place, verdict = call.place, call.diagnosis
+    if place is not None:
+        return shown.path(place.path)
+    if verdict.place is None:
+        return ""
+    return paths.at(call.exchange.dialect, verdict.place, verdict.field, shown.privacy, shown.key)
 
 
 def line(call: Judged) -> int | None:
@@ -155,6 +162,8 @@ def happened(call: Judged, shown: Shown) -> list[str]:
     said = [REASON_INFO[reason].meaning]
     if cause is not None:
         said.append(CAUSE_MEANING[cause])
+    if call.diagnosis.also:
+        said.append(f"Behind it also: {', '.join(call.diagnosis.also)}.")
     particulars = _tools(call, cause, shown) if call.diagnosis.place is not None else _circumstances(call)
     return [*said, particulars] if particulars else said
 
@@ -164,7 +173,10 @@ def fix(call: Judged) -> str:
     reason = call.diagnosis.reason
     if reason is Reason.UNKNOWN and not call.exchange.whole:
         return "Record the requests themselves: live traffic, or a log of request bodies, shows more."
-    return "" if reason is None else REASON_INFO[reason].fix
+    if reason is None:
+        return ""
+    cause = call.diagnosis.cause
+    return REASON_INFO[reason].fix if cause is None else CAUSE_INFO[cause].fix
 
 
 def pieces(call: Judged) -> tuple[list[tuple[Section, int]], int]:
@@ -259,6 +271,8 @@ def row(call: Judged, shown: Shown) -> dict[str, Any]:
         "status": verdict.status,
         "reason": verdict.reason,
         "cause": verdict.cause,
+        "also": list(verdict.also),
+        "confidence": verdict.confidence,
         "path": path(call, shown) or None,
         "line": line(call),
         "offset": call.place.offset if call.place is not None else None,

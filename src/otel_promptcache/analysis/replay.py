@@ -23,33 +23,33 @@ SEGMENTS: Final = 1_000_000
 
 _NEED_TIMES: Final = frozenset(
     {
-        "ttl_expired",
-        "concurrent_write",
-        "write_not_visible",
-        "provider_evicted",
-        "routing_overflow",
-        "implicit_unreliable",
+        Reason.TTL_EXPIRED,
+        Reason.CONCURRENT_WRITE,
+        Reason.WRITE_NOT_VISIBLE,
+        Reason.PROVIDER_EVICTED,
+        Reason.ROUTING_OVERFLOW,
+        Reason.IMPLICIT_UNRELIABLE,
     }
 )
 """Reasons that rest on when a request was sent."""
-_SHOWN_BY_TRANSCRIPT: Final = frozenset({"model_changed", "ttl_expired", "usage_not_reported", "history_compacted"})
+_SHOWN_BY_TRANSCRIPT: Final = frozenset(
+    {Reason.MODEL_CHANGED, Reason.TTL_EXPIRED, Reason.USAGE_NOT_REPORTED, Reason.HISTORY_COMPACTED}
+)
 """All that a transcript can show; tools, system prompt, parameters and markers are not in it."""
-
-_COMPACTED: Final = next((reason for reason in Reason if reason == "history_compacted"), None)
 
 
 CHANGES: Final = frozenset(
     {
-        "model_changed",
-        "tools_changed",
-        "system_changed",
-        "messages_changed",
-        "parameters_changed",
-        "cache_key_changed",
-        "scope_changed",
-        "history_truncated",
-        "history_compacted",
-        "context_changed",
+        Reason.MODEL_CHANGED,
+        Reason.TOOLS_CHANGED,
+        Reason.SYSTEM_CHANGED,
+        Reason.MESSAGES_CHANGED,
+        Reason.PARAMETERS_CHANGED,
+        Reason.CACHE_KEY_CHANGED,
+        Reason.SCOPE_CHANGED,
+        Reason.HISTORY_TRUNCATED,
+        Reason.HISTORY_COMPACTED,
+        Reason.CONTEXT_CHANGED,
     }
 )
 """Reasons that say that the prompt, or what belongs to it, is not what it was."""
@@ -61,8 +61,6 @@ class Judged(NamedTuple):
     exchange: Exchange
     prompt: Prompt
     diagnosis: Diagnosis
-    path: str = ""
-    """Of the segment that differs, from hashes alone."""
     place: Place | None = None
     """The very place in the texts, where the earlier request is at hand."""
     earlier: Exchange | None = None
@@ -94,7 +92,7 @@ def replay(exchanges: Sequence[Exchange], *, texts: bool = True) -> list[Judged]
         elif (call := calls[number]).sight is None:
             found[number] = Judged(exchange, call.prompt, Diagnosis(Status.UNKNOWN))
         elif what is _BEGUN:
-            memory.begun(call.sight)
+            memory.begun(call.sight, moment)
         else:
             found[number] = _judged(exchanges, number, calls, texts=texts)
             memory.ended(call.sight, exchange.answer.usage, exchange.answer.response_id, None)
@@ -134,7 +132,7 @@ def _judged(exchanges: Sequence[Exchange], number: int, calls: dict[int, _Call],
     exchange, (prompt, scope, sight) = exchanges[number], calls[number]
     assert sight is not None
     usage = exchange.answer.usage
-    verdict = diagnosis.diagnose(prompt, sight, usage, rules_for(scope.provider, scope.model))
+    verdict = diagnosis.diagnose(prompt, sight, usage, rules_for(scope.provider, scope.model), exchange.answer.model)
     verdict = _compacted(_as_far_as_shown(verdict, exchange), exchanges, number)
     earlier = _earlier(exchanges, number, verdict.link, sight)
     cost = _cost(exchange, prompt)
@@ -142,7 +140,6 @@ def _judged(exchanges: Sequence[Exchange], number: int, calls: dict[int, _Call],
         exchange,
         prompt,
         verdict,
-        exchange.dialect.path(verdict.place) if verdict.place is not None else "",
         earlier=exchanges[earlier] if earlier is not None else None,
         sizes=tuple((info.section, info.size) for node in sight.nodes if (info := node.info) is not None),
         shared=sight.shared,
@@ -173,7 +170,7 @@ def _as_far_as_shown(verdict: Diagnosis, exchange: Exchange) -> Diagnosis:
     known = verdict.reason in _SHOWN_BY_TRANSCRIPT if not exchange.whole else True
     if known and (exchange.timed or verdict.reason not in _NEED_TIMES):
         return verdict
-    return verdict._replace(reason=Reason.UNKNOWN, cause=None, place=None, line=None)
+    return Diagnosis(verdict.status, Reason.UNKNOWN, expected=verdict.expected, lost=verdict.lost, link=verdict.link)
 
 
 def _compacted(verdict: Diagnosis, exchanges: Sequence[Exchange], number: int) -> Diagnosis:
@@ -181,7 +178,7 @@ def _compacted(verdict: Diagnosis, exchanges: Sequence[Exchange], number: int) -
     exchange = exchanges[number]
     before = next((one for one in reversed(exchanges[:number]) if one.session == exchange.session), None)
     usage, cached = exchange.answer.usage, before.answer.usage if before is not None else None
-    if not exchange.compacted or before is None or usage is None or cached is None or _COMPACTED is None:
+    if not exchange.compacted or before is None or usage is None or cached is None:
         return verdict
     expected, read = (cached.read or 0) + (cached.write or 0), usage.read or 0
     if read >= expected:
@@ -189,7 +186,7 @@ def _compacted(verdict: Diagnosis, exchanges: Sequence[Exchange], number: int) -
     status = Status.PARTIAL if read else Status.MISS
     lost = max(0, min(expected, usage.input_total or 0) - read)
     link = Link(1, exchanges.index(before) + 1)
-    return Diagnosis(status, _COMPACTED, expected=expected, lost=lost, link=link)
+    return Diagnosis(status, Reason.HISTORY_COMPACTED, expected=expected, lost=lost, link=link)
 
 
 def _cost(exchange: Exchange, prompt: Prompt) -> Cost | None:

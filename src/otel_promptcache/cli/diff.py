@@ -13,7 +13,7 @@ from otel_promptcache.analysis.comparison import Comparison, Difference
 from otel_promptcache.analysis.findings import Shown
 from otel_promptcache.cli import _offline
 from otel_promptcache.demo.terminal import Terminal, terminal
-from otel_promptcache.semconv import CAUSE_MEANING, REASON_INFO
+from otel_promptcache.semconv import CAUSE_INFO, CAUSE_MEANING, REASON_INFO
 
 _INDENT: Final = "  "
 _KEY: Final = 6
@@ -63,6 +63,10 @@ def _lines(found: Comparison, shown: Shown, screen: Terminal) -> Iterator[str]:
             yield f"{_INDENT * 2}and {len(rest) - _MOST:,} more"
 
 
+def _fix(one: Difference) -> str:
+    return REASON_INFO[one.reason].fix if one.cause is None else CAUSE_INFO[one.cause].fix
+
+
 def _explained(one: Difference, shown: Shown, screen: Terminal) -> Iterator[str]:
     width = screen.width - len(_INDENT) * 2 - _KEY
     text = redaction.snippet(one.place, one.cause, shown.privacy)
@@ -71,7 +75,7 @@ def _explained(one: Difference, shown: Shown, screen: Terminal) -> Iterator[str]
         ("why", [line for sentence in why for line in textwrap.wrap(sentence, width)]),
         ("at", [comparison.where(one, shown)]),
         ("text", [f"was {text.old}", f"now {text.new}"] if text is not None else []),
-        ("fix", textwrap.wrap(REASON_INFO[one.reason].fix, width)),
+        ("fix", textwrap.wrap(_fix(one), width)),
     )
     for key, lines in parts:
         for number, line in enumerate(lines):

@@ -16,7 +16,7 @@ from otel_promptcache.cli._diagnose_screen import Drawn
 from otel_promptcache.demo.bar import bar, legend
 from otel_promptcache.demo.promptmap import PromptMap, maps
 from otel_promptcache.demo.terminal import Terminal, terminal
-from otel_promptcache.semconv import CAUSE_MEANING, REASON_INFO, Cause, Reason
+from otel_promptcache.semconv import CAUSE_INFO, CAUSE_MEANING, REASON_INFO, Cause, Reason
 
 _INDENT: Final = "  "
 _FACTS: Final = (
@@ -90,7 +90,7 @@ def _entry(what: Reason | Cause, screen: Terminal) -> Iterator[str]:
         ("what happened", told.happened),
         ("how we know", told.known),
         ("who can act", actor),
-        ("what to do", REASON_INFO[what].fix if isinstance(what, Reason) else ""),
+        ("what to do", REASON_INFO[what].fix if isinstance(what, Reason) else CAUSE_INFO[what].fix),
     )
     for name, text in rows:
         if text:

@@ -19,7 +19,7 @@ from typing import Final, NewType
 
 from otel_promptcache.fingerprint.detail import Detail, detail
 from otel_promptcache.fingerprint.difference import Difference, difference, similar, volatile_lines
-from otel_promptcache.fingerprint.fields import Field, field_path
+from otel_promptcache.fingerprint.fields import Field
 from otel_promptcache.model import Kind, Section, Segment
 from otel_promptcache.providers._wire import MARKERS, structure, unmarked
 
@@ -111,7 +111,6 @@ __all__ = [
     "canonical",
     "detail",
     "difference",
-    "field_path",
     "identity",
     "sections",
     "similar",

@@ -6,7 +6,7 @@ order as on the wire, within limits: a prompt built to be deep or endless costs 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from otel_promptcache.model import Kind, Segment
@@ -17,21 +17,6 @@ Field = tuple[str | int, ...]
 
 MAX_LEAVES: Final = 20_000
 MAX_DEPTH: Final = 64
-
-# fmt: off
-WIRE_NAMES: Final = frozenset({
-    "additionalProperties", "annotations", "arguments", "bytes", "cache_control", "call_id", "citations",
-    "content", "content_blocks", "context", "data", "default", "description", "detail", "document", "enum",
-    "error", "file", "file_data", "file_id", "filename", "format", "function", "id", "image", "image_url",
-    "index", "input", "input_audio", "input_schema", "is_error", "items", "json", "key", "label", "max_uses",
-    "media_type", "mime_type", "mode", "name", "number", "object", "output", "parameters", "properties",
-    "query", "refusal", "required", "result", "results", "role", "schema", "server_label", "server_url",
-    "signature", "source", "status", "strict", "summary", "text", "thinking", "title", "tool_call_id",
-    "tool_calls", "tool_name", "tool_use_id", "tools", "type", "url", "user_location", "value",
-    "encrypted_content",
-})
-# fmt: on
-"""Fields that the APIs define: anybody may read them. All other keys are somebody's own."""
 
 
 class Leaf(NamedTuple):
@@ -92,20 +77,3 @@ def _scalar(item: object) -> str:
 def written(field: Field) -> bytes:
     """A field's path as bytes, to be hashed with its text."""
     return "\0".join(map(str, field)).encode("utf-8", "surrogatepass")
-
-
-def field_path(field: Field, hidden: Callable[[str], str] | None = None) -> str:
-    """A path as a person writes it, `input_schema.properties`, to be put behind the segment's own.
-
-    ``hidden`` stands in for keys that no API defines: they come from the application's data.
-    """
-    parts = []
-    for step in field:
-        if type(step) is int:
-            parts.append(f"[{step}]")
-        elif step in WIRE_NAMES or hidden is None:
-            parts.append(f".{step}")
-        else:
-            name = hidden(str(step))
-            parts.append(name if name.startswith("[") else f".{name}")
-    return "".join(parts)

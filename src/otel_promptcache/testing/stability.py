@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from otel_promptcache import diagnosis, fingerprint
+from otel_promptcache import diagnosis, fingerprint, paths
 from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history import Sight
 from otel_promptcache.history.memory import Memory
@@ -18,6 +18,7 @@ from otel_promptcache.model import Link, Prompt, Scope, Usage
 from otel_promptcache.providers import Dialect
 from otel_promptcache.providers.rules import rules_for
 from otel_promptcache.semconv import Reason
+from otel_promptcache.settings import Privacy
 from otel_promptcache.testing.calls import Change
 
 NO_CHANGE: Final = frozenset(
@@ -75,7 +76,7 @@ class Stability:
             return sight, None
         path = ""
         if found.place is not None:
-            path = dialect.path(found.place) + fingerprint.field_path(found.field, self._key.name)
+            path = paths.at(dialect, found.place, found.field, Privacy.HASHES, self._key)
         earlier = found.link.span_id if found.link is not None else 0
         return sight, Change(found.reason, found.cause, path, found.line, earlier)
 
