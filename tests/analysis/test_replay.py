@@ -214,7 +214,7 @@ def test_a_compaction_is_named_where_the_transcript_says_so(sessions: dict[str, 
 
 @pytest.fixture(scope="module")
 def answers(shared: Path) -> dict[bool, list[tuple[dict[str, Any], dict[str, Any]]]]:
-    """(what is expected, what is said) of each missed request of the labelled corpus; from hashes alone, and with texts."""
+    """(expected, said) of each missed request of the labelled corpus; from hashes alone, and with texts."""
     name = str(shared / "diagnosis" / "corpus-dev.jsonl.gz")
     with gzip.open(name, "rt", encoding="utf-8") as lines:
         expected = {case["id"]: case["expected"] for case in map(json.loads, lines)}
