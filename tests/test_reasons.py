@@ -6,7 +6,10 @@ import copy
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_diagnosis import (
+    BODIES,
     EPHEMERAL,
     SYSTEM,
     Body,
@@ -16,11 +19,17 @@ from test_diagnosis import (
     chat_body,
     counted,
     prose,
+    tool,
     turns,
     wire_usage,
 )
 
+from otel_promptcache import fingerprint
+from otel_promptcache.diagnosis import actor, explanation
+from otel_promptcache.model import Diagnosis, Kind, Section, Segment
 from otel_promptcache.semconv import Cause, Confidence, Reason, Status
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=6)
 
 LONG = [f"{who} {number}: {prose(f'turn {number}', 8)}" for number in range(12) for who in ("Question", "Answer")]
 
@@ -302,3 +311,170 @@ def test_a_tool_that_runs_at_the_provider() -> None:
     body = anthropic_body(3)
     body["tools"].append({"type": "web_search_20250305", "name": "web_search"})
     assert client.send(body)[1:4] == (Reason.TOOLS_CHANGED, Cause.SERVER_TOOLS, "tools[3]")
+
+
+def test_one_sentence_says_it_all() -> None:
+    """What happened, where, how we know, and what to do about it."""
+    client = Client()
+    client.send(talk(*LONG[:3]))
+    body = talk(*LONG[:5])
+    body["system"][1]["text"] += "\nIt is 14:05."
+    client.send(talk(*LONG[:3]) | {"system": [body["system"][0], {"type": "text", "text": body["system"][1]["text"]}]})
+    body["system"][1]["text"] = body["system"][1]["text"].replace("14:05", "14:06")
+    client.send(body)
+    assert client.full is not None
+    assert explanation(client.full, "system[1]") == (
+        "The system prompt differs from the earlier request's (`system[1]`, line 21). By the look of it: a time stands "
+        "in the text and moved. 4 of 10 segments are equal. "
+        "Fix: Leave the time out, or send it in the newest user message."
+    )
+    assert actor(client.full) == "application"
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_has_a_sentence(reason: Reason) -> None:
+    """With or without a place and a cause."""
+    said = explanation(Diagnosis(Status.MISS, reason, Cause.EDITED), "messages[2].content")
+    assert said.count("Fix: ") == 1
+    assert said.endswith(".")
+
+
+class TestMutations:
+    """Whatever is mutated wherever, it is found at that place; what is no mutation is no miss."""
+
+    @staticmethod
+    def conversation(client: Client, body: Body) -> None:
+        assert client.send(body).status in (Status.COLD, Status.HIT)
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.data())
+    def test_one_mutation_is_found_at_its_place(self, data: st.DataObject) -> None:
+        """A character put somewhere into some message of the history."""
+        client = Client()
+        texts = list(LONG[:9])
+        client.send(talk(*texts))
+        index = data.draw(st.integers(0, 7))
+        at = data.draw(st.integers(0, len(texts[index])))
+        sign = data.draw(st.sampled_from("Zé漢\U0001f600"))
+        texts[index] = texts[index][:at] + sign + texts[index][at:]
+        said = client.send(talk(*texts, "And then?", "Then nothing."))
+        assert (said.reason, said.path) == (Reason.MESSAGES_CHANGED, f"messages[{index}].content")
+        assert said.line == 1 + texts[index].count("\n", 0, at)
+        assert client.again == client.full
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.permutations(range(4)))
+    def test_permuted_tools_are_reordered(self, order: list[int]) -> None:
+        """Whichever way."""
+        tools = [tool(name) for name in ("people", "places", "papers", "prices")]
+        client = Client()
+        client.send(anthropic_body(1) | {"tools": tools})
+        said = client.send(anthropic_body(3) | {"tools": [tools[index] for index in order]})
+        if list(order) == sorted(order):
+            assert said == Verdict(Status.HIT)
+        else:
+            assert (said.reason, said.cause) == (Reason.TOOLS_CHANGED, Cause.REORDERED)
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        st.lists(st.sampled_from(["again", "append", "roll", "sample"]), min_size=1, max_size=6),
+        st.sampled_from(["anthropic", "openai_chat", "openai_responses"]),
+    )
+    def test_what_is_never_a_miss(self, steps: list[str], dialect: str) -> None:
+        """The same once more, a turn more, the marker moved along, other sampling."""
+        client, length, extra = Client(dialect), 1, {}
+        for number, step in enumerate(["again", *steps]):
+            length += 2 * (step in ("append", "roll")) * (length < 5)
+            extra = {"temperature": number / 10, "max_tokens": 100 + number} if step == "sample" else extra
+            body = BODIES[dialect](length) | extra
+            if step == "roll" and dialect == "anthropic":
+                body = marked(body, ("system", 1), ("messages", length - 1))
+            assert client.send(body).reason is None
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=4), inner), max_leaves=8)
+    )
+    def test_equal_forms_of_unequal_bytes_are_told_apart(self, value: Any) -> None:
+        """Keys in another order are another prompt, and never nothing."""
+        old = {"name": "f", "description": "d", "input_schema": {"a": value, "b": 1}}
+        new = {**old, "input_schema": {"b": 1, "a": value}}
+        client = Client()
+        client.send(anthropic_body(1) | {"tools": [old]})
+        assert client.send(anthropic_body(3) | {"tools": [new]})[1:3] == (Reason.TOOLS_CHANGED, Cause.KEY_ORDER)
+
+
+class TestBadInput:
+    """Prompts that were built to confuse cost no more than a large one, and what was not looked at is said."""
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            {"a": "\ud800\0", "b": [float("nan"), float("inf")]},
+            {"n": 10**400},
+            {"text": None, "type": ["text"]},
+            [[[]]] * 50,
+        ],
+        ids=["signs", "number", "types", "lists"],
+    )
+    def test_what_no_api_sends(self, value: Any) -> None:
+        client = Client()
+        bodies = [anthropic_body(3) for _ in range(2)]
+        for number, body in enumerate(bodies):
+            body["messages"][0]["content"] = [{"type": "odd", "value": value, "number": number}]
+        client.send(bodies[0])
+        assert client.send(bodies[1]).status in (Status.MISS, Status.COLD)
+
+    def test_nested_ten_thousand_deep(self) -> None:
+        deep: Any = []
+        for _ in range(10_000):
+            deep = [deep]
+        segment = Segment(1, Section.TOOLS, Kind.TOOL, 0, -1, "tool", {"name": "f", "input_schema": deep})
+        found = fingerprint.detail(segment)
+        assert found is not None
+        assert found.truncated
+        assert len(found.lines) == 2
+
+    def test_a_million_lines(self) -> None:
+        segment = Segment(1, Section.SYSTEM, Kind.TEXT, 0, -1, "system", "\n" * 1_000_000)
+        found = fingerprint.detail(segment)
+        assert found is not None
+        assert found.truncated
+        assert len(found.lines) <= 200_000
+
+    def test_ten_megabytes_in_one_line(self) -> None:
+        """What lies beyond the limit is not compared, and no cause is made up for it."""
+        old, new = (
+            Segment(number, Section.SYSTEM, Kind.TEXT, 0, -1, "system", "x" * 10_000_000 + str(number))
+            for number in range(2)
+        )
+        assert fingerprint.difference(fingerprint.detail(old), fingerprint.detail(new), new)[:2] == (None, None)
+
+    def test_a_million_empty_blocks(self) -> None:
+        """The fingerprint covers the beginning, and so says the diagnosis."""
+        client = Client()
+        client.send(talk(LONG[0]))
+        body = talk(LONG[0])
+        body["system"][0]["text"] = body["system"][0]["text"].replace("Rule 9 on", "Law 9 on", 1)
+        body["messages"] += [{"role": "user", "content": [{"type": "text", "text": ""}] * 1_000_000}]
+        client.send(body)
+        assert client.full is not None
+        assert client.full.evidence is not None
+        assert client.full.evidence.truncated
+        assert "Only the beginning" in explanation(client.full)
+
+    def test_a_million_leaves(self) -> None:
+        segment = Segment(1, Section.TOOLS, Kind.TOOL, 0, -1, "tool", {"enum": [""] * 1_000_000})
+        found = fingerprint.detail(segment)
+        assert found is not None
+        assert found.truncated
+        assert len(found.lines) == 20_000
+
+    def test_numbers_that_differ_in_spelling_only(self) -> None:
+        """Equal as numbers, unequal on the wire."""
+        client = Client()
+        old, new = (anthropic_body(1), anthropic_body(3))
+        old["tools"][0]["input_schema"]["properties"]["limit"]["default"] = 1
+        new["tools"][0]["input_schema"]["properties"]["limit"]["default"] = 1.0
+        client.send(old)
+        assert client.send(new)[1:3] == (Reason.TOOLS_CHANGED, Cause.RESERIALIZED)

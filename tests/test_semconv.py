@@ -34,7 +34,7 @@ def elsewhere() -> str:
     return "\n".join(
         file.read_text(encoding="utf-8")
         for file in sorted(SOURCE.rglob("*.py"))
-        if file.name not in ("semconv.py", "vocabulary.py")
+        if file.name not in ("semconv.py", "reasons.py", "causes.py")
     )
 
 

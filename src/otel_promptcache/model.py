@@ -283,6 +283,8 @@ class Evidence(NamedTuple):
     minimum: int
     source: str
     """Page of the rule, and when it was read."""
+    truncated: bool = False
+    """Whether the prompt was beyond our limits, and only its beginning was compared."""
 
 
 class Diagnosis(NamedTuple):

@@ -595,6 +595,9 @@ def _chosen(percent: float) -> bool:
 
 def _detail(fresh: Sequence[tuple[Info, Segment]]) -> None:
     """Line and loose hashes of new segments, on the worker's thread."""
+    # The patterns are compiled here rather than while the first miss is diagnosed.
+    from otel_promptcache.fingerprint import volatile  # noqa: F401
+
     for info, segment in fresh:
         if info.detail is None:
             info.detail = fingerprint.detail(segment)

@@ -12,11 +12,12 @@ from typing import Any, Final, NamedTuple
 from otel_promptcache import paths
 from otel_promptcache.analysis.places import Place
 from otel_promptcache.analysis.replay import Judged
+from otel_promptcache.diagnosis import words
 from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.model import Section, Segment
 from otel_promptcache.providers._wire import mapping, string
 from otel_promptcache.providers.rules import rules_for
-from otel_promptcache.semconv import CAUSE_INFO, CAUSE_MEANING, REASON_INFO, Cause, Reason, Status
+from otel_promptcache.semconv import CAUSE_INFO, REASON_INFO, Cause, Reason, Status
 from otel_promptcache.settings import Privacy
 
 
@@ -161,7 +162,7 @@ def happened(call: Judged, shown: Shown) -> list[str]:
         return ["The prompt explains nothing, and the file does not say when it was sent."]
     said = [REASON_INFO[reason].meaning]
     if cause is not None:
-        said.append(CAUSE_MEANING[cause])
+        said.append(words.cause(cause, call.diagnosis.confidence))
     if call.diagnosis.also:
         said.append(f"Behind it also: {', '.join(call.diagnosis.also)}.")
     particulars = _tools(call, cause, shown) if call.diagnosis.place is not None else _circumstances(call)
@@ -273,6 +274,7 @@ def row(call: Judged, shown: Shown) -> dict[str, Any]:
         "cause": verdict.cause,
         "also": list(verdict.also),
         "confidence": verdict.confidence,
+        "explanation": words.explanation(verdict._replace(line=line(call)), path(call, shown)),
         "path": path(call, shown) or None,
         "line": line(call),
         "offset": call.place.offset if call.place is not None else None,

@@ -17,6 +17,7 @@ from otel_promptcache.diagnosis.case import NOTHING, Case, Expectation, hit_dept
 from otel_promptcache.diagnosis.change import REASON_OF_SECTION, Change, change, parting
 from otel_promptcache.diagnosis.predecessor import expect_changed, expect_held
 from otel_promptcache.diagnosis.provider import nothing_expected, unexplained
+from otel_promptcache.diagnosis.words import actor, explanation
 from otel_promptcache.history import Sight
 from otel_promptcache.model import Diagnosis, Evidence, Prompt, Usage
 from otel_promptcache.providers.rules import Rules
@@ -84,6 +85,7 @@ def _missed(case: Case, expected: Expectation, read: int) -> Diagnosis:
             lifetime(case, source) if source else None,
             case.rules.minimum,
             f"{case.rules.source} ({case.rules.read_on})",
+            case.prompt.truncated,
         ),
     )
 
@@ -102,8 +104,10 @@ __all__ = [
     "REASON_OF_SECTION",
     "TOLERANCE",
     "Change",
+    "actor",
     "change",
     "diagnose",
+    "explanation",
     "hit_depth",
     "parting",
 ]

@@ -17,7 +17,8 @@ from typing import Final, NamedTuple
 
 from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.fingerprint import HashKey, canonical
-from otel_promptcache.history import TELLING, Entry, Info, Node, Sent, Sight, Write
+from otel_promptcache.fingerprint.fields import plain_text
+from otel_promptcache.history import TELLING, Entry, Info, Node, Remembered, Sent, Sight, Write
 from otel_promptcache.model import Link, Prompt, Run, Scope, Section, Segment, Usage
 from otel_promptcache.providers.rules import MINUTE, Matching, Rules, rules_for
 from otel_promptcache.providers.windows import windows
@@ -53,12 +54,41 @@ class _Resent(NamedTuple):
     nodes: list[Node]
 
 
+class _Contents:
+    """What segments say, the newest of it, within a number of bytes. It leaves this object for nowhere but a
+    comparison in this process."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+        self._kept: deque[Info] = deque()
+
+    def keep(self, info: Info, segment: Segment, data: bytes) -> None:
+        if len(data) > self._most:
+            return
+        info.remembered = Remembered(segment.role, plain_text(segment) is not None, data)
+        self._kept.append(info)
+        self._held += len(data)
+        while self._held > self._most:
+            self.drop(self._kept[0])
+
+    def drop(self, info: Info) -> None:
+        if info.remembered is not None:
+            self._held -= len(info.remembered.data)
+            info.remembered = None
+        while self._kept and self._kept[0].remembered is None:
+            self._kept.popleft()
+
+
 class Memory:
     """``History`` in this process. Thread-safe; a fork keeps what was known."""
 
-    def __init__(self, key: HashKey, max_segments: int) -> None:
+    def __init__(self, key: HashKey, max_segments: int, remember_bytes: int = 0) -> None:
+        """``remember_bytes``: of the segments' own content, so that a diagnosis can tell the very character; 0 keeps
+        hashes only."""
         self._key = key
         self._max = max_segments
+        self._remembered = _Contents(remember_bytes) if remember_bytes else None
         # Reentrant: a signal handler may make a call of its own while we hold the lock.
         self._lock = threading.RLock()
         self._table: dict[int, Node] = {}
@@ -266,6 +296,8 @@ class Memory:
                 data = canonical(segment)
                 info = self._infos[segment.key] = Info(self._key.digest(segment.role, data), len(data), segment)
                 fresh.append((info, segment))
+                if self._remembered is not None:
+                    self._remembered.keep(info, segment, data)
             elif (earlier := info.last) is not None and earlier.leaf is not None:
                 # What is long is telling; that everybody says "yes" is not.
                 kin[id(earlier)] = (kin.get(id(earlier), (0, earlier))[0] + info.size, earlier)
@@ -370,6 +402,8 @@ class Memory:
                 info.refs -= 1
                 if not info.refs:
                     self._infos.pop(info.key, None)
+                    if self._remembered is not None:
+                        self._remembered.drop(info)
             node = node.parent
 
 
