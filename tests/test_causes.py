@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from otel_promptcache.fingerprint import detail, difference
+from otel_promptcache.fingerprint import detail, difference, similar
 from otel_promptcache.fingerprint.fields import Field
 from otel_promptcache.model import Kind, Section, Segment
 from otel_promptcache.semconv import Cause
@@ -288,3 +288,12 @@ def test_a_block_about_the_machine() -> None:
     old = "<env>\nWorking directory: /home/ana/desk\nGit status: clean\nPlatform: linux\n</env>"
     new = "<env>\nWorking directory: /home/ana/desk two\nGit status: 3 files modified\nPlatform: linux\n</env>"
     assert parted(text(PROSE.format(old)), text(PROSE.format(new)))[:2] == (Cause.ENVIRONMENT, 4)
+
+
+def test_a_prompt_without_lines() -> None:
+    """Many are written in one: it is known as a version of another by its sentences."""
+    rules = [f"In case {number} of the rules, answer politely and cite page {3 * number}." for number in range(30)]
+    old = " ".join(rules)
+    rules[11] = "In no case answer at all."
+    assert similar(detail(text(old)), detail(text(" ".join(rules))))
+    assert not similar(detail(text(old)), detail(text(old.replace("answer", "reply"))))

@@ -339,6 +339,24 @@ def test_every_reason_has_a_sentence(reason: Reason) -> None:
     assert said.endswith(".")
 
 
+def test_two_versions_of_a_prompt_in_use() -> None:
+    """While one is rolled out neither is a change of the other, and each is compared with its nearest kin."""
+
+    def version(rule: str, question: str) -> Body:
+        body = talk(question)
+        body["system"][0]["text"] = body["system"][0]["text"].replace("Rule 9 on", rule, 1)
+        return marked(body, ("system", 1), ("messages", 0))
+
+    client = Client()
+    assert client.send(version("Rule 9 on", LONG[0])).reason is None
+    assert client.send(version("Law 9 on", LONG[2])).reason is Reason.SYSTEM_CHANGED
+    for number in range(4, 12, 2):
+        assert client.send(version("Rule 9 on", LONG[number])).reason is None
+        assert client.send(version("Law 9 on", LONG[number + 1])).reason is None
+    said = client.send(version("Rule  9 on", LONG[1]))
+    assert (said.reason, said.cause, said.line) == (Reason.SYSTEM_CHANGED, Cause.WHITESPACE, 9)
+
+
 class TestMutations:
     """Whatever is mutated wherever, it is found at that place; what is no mutation is no miss."""
 

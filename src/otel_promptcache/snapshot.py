@@ -135,7 +135,7 @@ def _part(segment: Segment, key: HashKey, ttl: int) -> Part:
     data = fingerprint.canonical(segment)
     detail = fingerprint.detail(segment, _line_hash(key))
     if detail is not None:
-        detail = detail._replace(hints=fingerprint.volatile_lines(segment))
+        detail = detail._replace(hints=fingerprint.volatile_lines(segment), pieces=frozenset(), truncated=False)
     label = segment.role if segment.section is Section.PARAMETERS else ""
     digest = key.digest(segment.role, data)[:SHORT].hex()
     return Part(segment.section, segment.kind, segment.element, segment.item, label, digest, len(data), detail, ttl)

@@ -496,7 +496,7 @@ class TestPredecessors:
         bench.send(talk("One"), route="/a")
         second = bench.send(talk("Two"), route="/a")
         bench.send(talk("Three"), route="/b")
-        assert bench.start(talk("Four"), route="/a").site is second.sent
+        assert bench.start(talk("Four"), route="/a").sites[0] is second.sent
 
     def test_by_content(self) -> None:
         """Those that have most in common behind the place where they part, in any scope."""

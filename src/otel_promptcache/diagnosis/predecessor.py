@@ -40,15 +40,22 @@ def expect_changed(case: Case, best: Expectation) -> Expectation:
     """What a stable application would have read, if that is more than what an equal beginning lets expect."""
     for source in candidates(case.sight):
         found = _expect_from(case, source)
-        if found is not None and found.tokens > best.tokens:
+        if found is not None and (found.tokens > best.tokens or _tells_more(found, best)):
             best = found
     return best
+
+
+def _tells_more(found: Expectation, best: Expectation) -> bool:
+    """Whether a version of the same worth shows by digests how it became this one, where the other does not."""
+    if found.change is None or best.change is None or found.tokens < best.tokens * 0.9:
+        return False
+    return found.reason is best.reason and found.change.certain > best.change.certain
 
 
 def candidates(sight: Sight) -> list[Sent]:
     """Requests this one may have been meant to match, the likeliest first, none twice."""
     seen: dict[int, Sent] = {}
-    for sent in (sight.holder, sight.previous, *sight.kin, sight.site):
+    for sent in (sight.holder, sight.previous, *sight.kin, *sight.sites):
         if sent is not None and sent.leaf is not None and sent is not sight.sent:
             seen.setdefault(id(sent), sent)
     return list(seen.values())
@@ -95,8 +102,8 @@ def _expect_from(case: Case, source: Sent) -> Expectation | None:
     elements = [node.element for node in old], [segment.element for segment in case.prompt.segments]
     reason = history_reason(old_infos, new_infos, at, *elements) or _summed_up(case, source, old_infos, at, *elements)
     place = Whole if reason is not None else blame(case, old_infos, new_infos, at)
-    if place is None:
-        return None
+    if place is None or (place is Leading and case.sight.shared >= leading_length(new_infos)):
+        return None  # of two versions that are both in use, this one has been sent before
     length = len(old) if place is Whole else leading_length(old_infos)
     tokens, exact = held_after(case, source, old, length)
     if not tokens:

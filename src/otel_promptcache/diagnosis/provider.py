@@ -8,6 +8,7 @@ from otel_promptcache.diagnosis.breakpoints import over_the_limit
 from otel_promptcache.diagnosis.case import Case, Expectation, lifetime
 from otel_promptcache.history import Sent
 from otel_promptcache.model import Diagnosis
+from otel_promptcache.providers.rules import Matching
 from otel_promptcache.semconv import Reason, Status
 
 VISIBLE_AFTER: Final = 2.0
@@ -35,7 +36,8 @@ def unexplained(case: Case, expected: Expectation) -> Reason:
         return Reason.ROUTING_OVERFLOW
     if case.usage.server_tools or case.prompt.truncated or source is None:
         return Reason.UNKNOWN
-    if source.began is not None and 0 <= case.sight.sent.at - source.began <= VISIBLE_AFTER:
+    written = case.rules.matching is Matching.BREAKPOINT
+    if written and source.began is not None and 0 <= case.sight.sent.at - source.began <= VISIBLE_AFTER:
         return Reason.WRITE_NOT_VISIBLE
     if not case.rules.lifetime_stated:
         return Reason.IMPLICIT_UNRELIABLE

@@ -54,6 +54,11 @@ _LOOK_ALIKES: Final = str.maketrans(
 _FOREIGN_DIGIT: Final = re.compile("[" + "".join(f"{zero}-{chr(ord(zero) + 9)}" for zero in _ZEROS) + "]")
 _WIDE_BLANK: Final = re.compile(f"[{_WIDE_BLANKS}]")
 _LOOK_ALIKE: Final = re.compile("[" + "".join(re.escape(chr(code)) for code in _LOOK_ALIKES) + "]")
+_SENTENCE: Final = re.compile(r"(?<=[.!?;])\s|[。！？；]")
+_LONG: Final = 600
+_FEW_LINES: Final = 8
+_MAX_PIECED: Final = 2**15
+"""Characters and lines between which a text is cut into sentences; one with many lines shows itself by them."""
 _MEDIA: Final = frozenset({Kind.IMAGE, Kind.AUDIO, Kind.DOCUMENT})
 _JSON_OPENS: Final = frozenset("{[")
 _ECHOED: Final = frozenset({"id", "status", "annotations", "logprobs", "index"})
@@ -89,6 +94,8 @@ class Detail(NamedTuple):
     """The same without fields that say nothing and with one-text lists as the text."""
     size: int = 0
     """Characters."""
+    pieces: frozenset[int] = frozenset()
+    """Of the sentences of a long text that has hardly any lines: enough to see that two texts are versions of one."""
     truncated: bool = False
     """Whether there was more than is looked at."""
     hints: tuple[tuple[Cause, tuple[int, ...]], ...] | None = None
@@ -128,8 +135,14 @@ def _of_text(text: str, hashed: Hashed) -> Detail:
         parsed[1],
         parsed[2] or endings,
         size,
+        _pieces(text, hashed) if size >= _LONG and len(lines) <= _FEW_LINES else frozenset(),
         truncated or more,
     )
+
+
+def _pieces(text: str, hashed: Hashed) -> frozenset[int]:
+    found = _SENTENCE.split(text[:_MAX_PIECED])
+    return frozenset(hashed(piece.strip().encode("utf-8", "surrogatepass")) for piece in found)
 
 
 def _lines(data: bytes, hashed: Hashed) -> tuple[list[int], bool]:
@@ -185,7 +198,7 @@ def _of_structure(value: Any, found: Sequence[Leaf], more: bool, hashed: Hashed)
         values,
         *parsed,
         size,
-        more,
+        truncated=more,
     )
 
 

@@ -222,6 +222,8 @@ def similar(old: Detail | None, new: Detail | None) -> bool:
         return True
     if old.slim and old.slim == new.slim:
         return True
+    if old.pieces and new.pieces and 2 * len(old.pieces & new.pieces) >= max(len(old.pieces), len(new.pieces)):
+        return True
     longer = max(len(old.lines), len(new.lines))
     if longer < 2:
         return False

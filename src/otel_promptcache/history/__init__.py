@@ -196,8 +196,8 @@ class Sight:
     """Whether the server holds history that is not among the segments."""
     relative: Sent | None = None
     """The first of ``kin`` that has a telling message in common: the same conversation, rewritten."""
-    site: Sent | None = None
-    """Newest request from the same route, whatever its prompt."""
+    sites: tuple[Sent, ...] = ()
+    """Newest requests from the same route, one for each version of what stands in front of the messages."""
     live: int = 0
     expired: int = 0
     pending: int = 0

@@ -29,6 +29,8 @@ MAX_UNREAD: Final = 10_000
 MAX_RUNS: Final = 256
 """Conversations whose newest state is recognised at one glance."""
 MAX_KIN: Final = 8
+MAX_VERSIONS: Final = 4
+"""Of what one route sends in front of the messages: a new prompt is rolled out beside the old one."""
 SEGMENTS_A_REQUEST: Final = 4
 """One request is remembered for every so many segments that may be: identical requests add no segments."""
 _SHARE_OF_ONE_SCOPE: Final = 0.5
@@ -97,7 +99,8 @@ class Memory:
         self._runs: OrderedDict[tuple[int, int], _Resent] = OrderedDict()
         """By the prefix in front and the first message. All nodes in it live: forgetting any empties it."""
         self._by_id: OrderedDict[str, Sent] = OrderedDict()
-        self._by_site: OrderedDict[tuple[str, str], Sent] = OrderedDict()
+        self._by_site: OrderedDict[tuple[str, str], OrderedDict[int, Sent]] = OrderedDict()
+        """The newest request for each of the newest versions of what a route sends in front of the messages."""
         self._writes: list[tuple[float, int, Write]] = []
         self._unread: deque[Write] = deque(maxlen=MAX_UNREAD)
         self._order = itertools.count()
@@ -125,7 +128,7 @@ class Memory:
             if prompt.previous_id or prompt.conversation_id or conversation:
                 sight.held = bool(prompt.previous_id or prompt.conversation_id)
                 sight.holder = self._holder(prompt, conversation)
-            sight.site = self._by_site.get((route, scope.endpoint))
+            sight.sites = tuple(reversed(self._by_site.get((route, scope.endpoint), {}).values()))
             if sight.previous is not None:
                 sight.unanswered = not sight.previous.readable
             if rules.machine_rate:
@@ -274,7 +277,12 @@ class Memory:
             sent.breakpoints = _place_entries(prompt, sight.nodes, now)
         branch.sent.append(sent)
         site = (sent.route, sent.scope.endpoint)
-        self._by_site[site] = sent
+        versions = self._by_site.setdefault(site, OrderedDict())
+        leading = _leading_key(prompt, sight.nodes)
+        versions[leading] = sent
+        versions.move_to_end(leading)
+        if len(versions) > MAX_VERSIONS:
+            versions.popitem(last=False)
         self._by_site.move_to_end(site)
         if len(self._by_site) > MAX_SCOPES:
             self._by_site.popitem(last=False)
@@ -405,6 +413,17 @@ class Memory:
                     if self._remembered is not None:
                         self._remembered.drop(info)
             node = node.parent
+
+
+def _leading_key(prompt: Prompt, nodes: list[Node]) -> int:
+    """Names everything in front of the messages."""
+    runs = prompt.segments.runs
+    end = runs[0].start if runs else len(nodes)
+    for index in range(end):
+        if prompt.segments[index].section is Section.MESSAGES:
+            end = index
+            break
+    return nodes[end - 1].key if end else 0
 
 
 def _rate(sent: deque[Sent], now: float, most: int) -> int:
