@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import re
 import types
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_promptcache import fingerprint, providers
-from otel_promptcache.fingerprint import Detail, Difference, Digest, HashKey, canonical, detail, difference, similar
+from otel_promptcache.fingerprint import Detail, Digest, HashKey, canonical, detail, difference, similar
 from otel_promptcache.history.memory import Memory
 from otel_promptcache.model import Kind, Scope, Section, Segment, Usage
 from otel_promptcache.providers import anthropic, openai_chat
@@ -26,9 +27,9 @@ def segment(text: str, kind: Kind = Kind.TEXT) -> Segment:
     return Segment(hash(text), Section.SYSTEM, kind, 0, -1, "system", text)
 
 
-def parted(old: str, new: str) -> Difference:
-    """What parts two texts."""
-    return difference(detail(segment(old)), detail(segment(new)), segment(new))
+def parted(old: str, new: str) -> tuple[Cause | None, int | None]:
+    """What parts two texts, and in which line."""
+    return difference(detail(segment(old)), detail(segment(new)), segment(new))[:2]
 
 
 class TestDigests:
@@ -194,41 +195,42 @@ TIMES = [
 @pytest.mark.parametrize(("before", "after"), TIMES)
 def test_a_time_that_moved(before: str, after: str) -> None:
     """In the formats and languages that applications write."""
-    assert parted(RULES.format(before), RULES.format(after)) == Difference(Cause.TIMESTAMP, 3)
+    of_day = re.search(r"\d[:h時]|[ap]\.?m\b|\dT\d|\d{9}", after)
+    cause = Cause.TIMESTAMP if of_day else Cause.DATE_ROLLOVER
+    assert parted(RULES.format(before), RULES.format(after)) == (cause, 3)
 
 
 @pytest.mark.parametrize(
-    ("before", "after"),
+    ("before", "after", "cause"),
     [
-        ("version 1.2.3", "version 1.2.4"),
-        ("10 items", "11 items"),
-        ("call 5551234567", "call 5551234568"),
-        ("a ratio of 16:9", "a ratio of 4:3"),
-        ("port 8080", "port 8081"),
-        ("build 2026", "build 2027"),
-        ("sunny", "rainy"),
+        ("version 1.2.3", "version 1.2.4", Cause.EDITED),
+        ("10 items", "11 items", Cause.COUNTER),
+        ("call 5551234567", "call 5551234568", Cause.IDENTIFIER),
+        ("a ratio of 16:9", "a ratio of 4:3", Cause.EDITED),
+        ("build 2026", "build 2027", Cause.COUNTER),
+        ("sunny", "rainy", Cause.EDITED),
     ],
 )
-def test_what_is_no_time(before: str, after: str) -> None:
+def test_what_is_no_time(before: str, after: str, cause: Cause) -> None:
     """Numbers have other meanings."""
-    assert parted(RULES.format(before), RULES.format(after)) == Difference(Cause.EDITED, 3)
+    assert parted(RULES.format(before), RULES.format(after)) == (cause, 3)
 
 
 def test_a_time_beside_the_change() -> None:
     """The line that changed has none, though the text does."""
     text = "It is 2026-11-21.\nBe brief."
-    assert parted(text, text.replace("brief", "quick")) == Difference(Cause.EDITED, 2)
+    assert parted(text, text.replace("brief", "quick")) == (Cause.EDITED, 2)
 
 
 def test_a_time_among_many_changes() -> None:
     """Only digits moved, in lines far apart: it is the clock."""
     text = "Now: {}\n" + "Rule.\n" * 50 + "Signed at {}."
-    assert parted(text.format("14:05", "14:05"), text.format("14:06", "14:06")) == Difference(Cause.TIMESTAMP, 1)
+    assert parted(text.format("14:05", "14:05"), text.format("14:06", "14:06")) == (Cause.TIMESTAMP, 1)
 
 
 def test_a_rewrite_that_has_a_time_in_it() -> None:
     """More than one line, and more than digits: it was edited."""
-    assert parted("Be brief.\nBe kind.", "Be quick at 14:05.\nBe nice.") == Difference(Cause.EDITED, 1)
+    assert parted("Be brief.\nBe kind.", "Be quick at 14:05.\nBe nice.") == (Cause.EDITED, 1)
 
 
 BLANKS = {
@@ -254,8 +256,9 @@ def test_only_blanks(changed: str) -> None:
     """Of all sorts, and either way."""
     plain = "Be brief.\nName your sources.\nNever guess."
     other = plain.replace("Name your sources.", changed)
-    assert parted(plain, other) == Difference(Cause.WHITESPACE, 2)
-    assert parted(other, plain) == Difference(Cause.WHITESPACE, 2)
+    cause = Cause.LINE_ENDINGS if "\r" in changed else Cause.WHITESPACE
+    assert parted(plain, other) == (cause, 2)
+    assert parted(other, plain) == (cause, 2)
 
 
 @pytest.mark.parametrize(
@@ -279,13 +282,13 @@ def test_only_blanks(changed: str) -> None:
         ("a\nb", "a\nb\n", Cause.WHITESPACE, 2),
         ("a\nb\n", "a\nb", Cause.WHITESPACE, 2),
         ("a\nb", "a\n\nb", Cause.WHITESPACE, 2),
-        ("a\r\nb", "a\nb", Cause.WHITESPACE, 1),
+        ("a\r\nb", "a\nb", Cause.LINE_ENDINGS, 1),
     ],
     ids=repr,
 )
 def test_where_two_texts_part(old: str, new: str, cause: Cause, line: int) -> None:
     """The first line that differs, from 1; where one text is the beginning of the other, its last."""
-    assert parted(old, new) == Difference(cause, line)
+    assert parted(old, new) == (cause, line)
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=6), st.lists(st.sampled_from("abc"), max_size=6))
@@ -297,29 +300,32 @@ def test_the_line_is_where_the_texts_part(old: list[str], new: list[str]) -> Non
     common = next(
         (n for n, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after))
     )
-    assert parted(before, after).line == 1 + after.count("\n", 0, common)
+    assert parted(before, after)[1] == 1 + after.count("\n", 0, common)
 
 
 def test_more_or_less_than_text() -> None:
-    """Pictures, sound and files have no lines; nothing is said of them, nor of what is too long to be looked at."""
-    for kind in (Kind.IMAGE, Kind.AUDIO, Kind.DOCUMENT, Kind.HELD):
-        assert detail(segment("x", kind)) is None
-    assert detail(segment("x" * (4 * 2**20 + 1))) is None
-    assert difference(None, detail(segment("x")), segment("x")) == Difference(None, None)
-    assert difference(detail(segment("x")), None, segment("x")) == Difference(None, None)
+    """What the server holds has no text; of what is too long, the beginning is looked at, and it is said so."""
+    assert detail(segment("x", Kind.HELD)) is None
+    long = detail(segment("x" * (4 * 2**20 + 1)))
+    assert long is not None
+    assert long.truncated
+    assert difference(None, detail(segment("x")), segment("x"))[:2] == (None, None)
+    assert difference(detail(segment("x")), None, segment("x"))[:2] == (None, None)
 
 
 def test_structures_have_lines_too() -> None:
     """One field a line, so that a change is somewhere."""
     tool = Segment(1, Section.TOOLS, Kind.TOOL, 0, -1, "tool", {"name": "f", "description": "x"})
     other = tool._replace(key=2, value={"name": "f", "description": "y"})
-    assert difference(detail(tool), detail(other), other) == Difference(Cause.EDITED, 3)
+    assert difference(detail(tool), detail(other), other)[:3] == (Cause.EDITED, 1, ("description",))
 
 
 @pytest.mark.parametrize("value", [{"x": object()}, {"x": b"x"}, {1: {2: {3}}}], ids=str)
 def test_what_cannot_be_laid_out(value: object) -> None:
-    """Has no lines, and harms nobody."""
-    assert detail(Segment(1, Section.TOOLS, Kind.TOOL, 0, -1, "tool", value)) is None
+    """Is named by its type alone, and harms nobody."""
+    found = detail(Segment(1, Section.TOOLS, Kind.TOOL, 0, -1, "tool", value))
+    assert found is not None
+    assert len(found.lines) == 1
 
 
 @pytest.mark.parametrize(
@@ -459,4 +465,4 @@ def test_details_are_made_of_shuffled_lines_as_of_ordered_ones() -> None:
     assert one is not None
     assert other is not None
     assert sorted(one.lines) == sorted(other.lines)
-    assert parted("\n".join(MANY), "\n".join(shuffled)).cause is Cause.REORDERED
+    assert parted("\n".join(MANY), "\n".join(shuffled))[0] is Cause.REORDERED

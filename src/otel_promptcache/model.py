@@ -13,7 +13,7 @@ from decimal import Decimal
 from enum import IntEnum
 from typing import NamedTuple, overload
 
-from otel_promptcache.semconv import Cause, Reason, Status
+from otel_promptcache.semconv import Cause, Confidence, Reason, Status
 
 
 class Section(IntEnum):
@@ -41,6 +41,8 @@ class Kind(IntEnum):
     PARAMETER = 8
     HELD = 9
     OTHER = 10
+    SPEAKER = 11
+    """Who speaks: the name or the call id in front of a content. Never a segment of its own, only a place."""
 
 
 class Segment(NamedTuple):
@@ -267,6 +269,24 @@ class Link(NamedTuple):
     span_id: int
 
 
+class Evidence(NamedTuple):
+    """What a diagnosis rests on; a sentence is made of it when somebody reads it, not before."""
+
+    equal: int
+    """Leading segments that are equal to the earlier request's."""
+    of: int
+    """Segments of this request."""
+    gap: float | None
+    """Seconds between the two requests."""
+    ttl: int | None
+    """Lifetime in seconds that the earlier request's entries had."""
+    minimum: int
+    source: str
+    """Page of the rule, and when it was read."""
+    truncated: bool = False
+    """Whether the prompt was beyond our limits, and only its beginning was compared."""
+
+
 class Diagnosis(NamedTuple):
     """What the cache did, and why. ``place`` is the first differing segment (it may be one that is gone)."""
 
@@ -275,9 +295,18 @@ class Diagnosis(NamedTuple):
     cause: Cause | None = None
     place: Segment | None = None
     line: int | None = None
+    """1-based, within the text of ``field``."""
     expected: int | None = None
     lost: int = 0
     link: Link | None = None
+    field: tuple[str | int, ...] = ()
+    """Keys and positions from the segment to the text that differs; empty where it is the segment itself."""
+    offset: int | None = None
+    """0-based characters within the text of ``field``; known where earlier text is remembered."""
+    also: tuple[Reason, ...] = ()
+    """What would have kept it from being read too, had the first not."""
+    confidence: Confidence | None = None
+    evidence: Evidence | None = None
 
 
 class Fingerprint(NamedTuple):

@@ -15,11 +15,10 @@ import re
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
 from time import perf_counter, thread_time, time, time_ns
 from typing import Any, Concatenate, Final, ParamSpec, Protocol
 
-from otel_promptcache import diagnosis, fingerprint, pricing
+from otel_promptcache import diagnosis, fingerprint, paths, pricing
 from otel_promptcache._collection import collecting
 from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.fingerprint import SHORT, HashKey
@@ -27,7 +26,6 @@ from otel_promptcache.history import History, Info, Node, Sight, Write
 from otel_promptcache.model import (
     Answer,
     Attribution,
-    Cost,
     Fingerprint,
     Link,
     Observation,
@@ -35,7 +33,6 @@ from otel_promptcache.model import (
     Scope,
     Section,
     Segment,
-    Usage,
 )
 from otel_promptcache.providers import Dialect, provider_for
 from otel_promptcache.providers.rules import rules_for
@@ -409,7 +406,7 @@ class Call:
         if streaming and seen.first_chunk is None:
             seen.first_chunk = perf_counter() - self._started
         if self._sight is not None:
-            self.observer.history.begun(self._sight)
+            self.observer.history.begun(self._sight, self.observer.clock())
 
     @walled("response", "response")
     def answered(self, answer: Answer) -> None:
@@ -442,7 +439,7 @@ class Call:
         if self._seen is None or self._closed:
             return
         if self._sight is not None:
-            self.observer.history.begun(self._sight)
+            self.observer.history.begun(self._sight, self.observer.clock())
         if isinstance(document, dict):
             self._answered(self.dialect.answer(document))
         self._complete()
@@ -537,10 +534,10 @@ class Call:
 
     def _diagnose(self, seen: Observation, prompt: Prompt, sight: Sight) -> None:
         rules = rules_for(seen.provider, prompt.model)
-        verdict = diagnosis.diagnose(prompt, sight, seen.usage, rules)
+        verdict = diagnosis.diagnose(prompt, sight, seen.usage, rules, seen.response_model)
         seen.diagnosis = verdict
         if verdict.place is not None:
-            seen.path = self.dialect.path(verdict.place)
+            seen.path = paths.at(self.dialect, verdict.place, verdict.field, self.settings.privacy, self.observer.key)
         if seen.usage is not None:
             seen.hit_depth = diagnosis.hit_depth(prompt, sight, seen.usage)
 
@@ -556,7 +553,7 @@ class Call:
             self.observer.trouble("pricing", error)
         verdict = seen.diagnosis
         if seen.cost is not None and verdict is not None and verdict.lost:
-            seen.lost_usd = _lost_usd(verdict.lost, seen.usage, seen.cost)
+            seen.lost_usd = pricing.lost(verdict.lost, seen.usage, seen.cost)
 
     def _conclude(self, seen: Observation) -> None:
         """Tells the history how it ended."""
@@ -592,19 +589,15 @@ def _error_kind(text: str) -> str:
     return text if _ERROR_KIND.fullmatch(text) else "_OTHER"
 
 
-def _lost_usd(lost: int, usage: Usage, cost: Cost) -> Decimal:
-    """What the lost tokens cost above the read price: as far as they were written again, at what writing cost."""
-    written = min(lost, usage.write or 0)
-    paid = (cost.write / usage.write * written if usage.write else Decimal(0)) + cost.fresh_price * (lost - written)
-    return paid - lost * cost.read_price
-
-
 def _chosen(percent: float) -> bool:
     return percent >= 100 or random.random() * 100 < percent  # noqa: S311
 
 
 def _detail(fresh: Sequence[tuple[Info, Segment]]) -> None:
     """Line and loose hashes of new segments, on the worker's thread."""
+    # The patterns are compiled here rather than while the first miss is diagnosed.
+    from otel_promptcache.fingerprint import volatile  # noqa: F401
+
     for info, segment in fresh:
         if info.detail is None:
             info.detail = fingerprint.detail(segment)

@@ -250,3 +250,11 @@ def cost(
         fresh_price=units.fresh * geo,
         write_price=write_price * geo,
     )
+
+
+def lost(tokens: int, usage: Usage, paid: Cost) -> Decimal:
+    """USD that tokens which were not read cost above the read price: as far as they were written again, at what
+    writing cost."""
+    written = min(tokens, usage.write or 0)
+    price = paid.write / usage.write * written if usage.write else Decimal(0)
+    return price + paid.fresh_price * (tokens - written) - tokens * paid.read_price

@@ -12,6 +12,32 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from otel_promptcache.vocabulary import (
+    CAUSE_INFO,
+    CAUSE_MEANING,
+    REASON_INFO,
+    STATUS_MEANING,
+    Cause,
+    CauseInfo,
+    Confidence,
+    Reason,
+    ReasonInfo,
+    Status,
+)
+
+__all__ = [
+    "CAUSE_INFO",
+    "CAUSE_MEANING",
+    "REASON_INFO",
+    "STATUS_MEANING",
+    "Cause",
+    "CauseInfo",
+    "Confidence",
+    "Reason",
+    "ReasonInfo",
+    "Status",
+]
+
 SCOPE: Final = "otel_promptcache"
 """Instrumentation scope of every span, metric and log record of ours."""
 
@@ -342,180 +368,3 @@ EVENT_CALL: Final = "promptcache.call"
 
 EVENT_PROMPT: Final = "promptcache.prompt"
 """Prompt map: one log record a call, opt in."""
-
-
-# --- Enumerations -------------------------------------------------------------------------------------------
-
-
-class Status(StrEnum):
-    """What the cache did in one call."""
-
-    HIT = "hit"
-    PARTIAL = "partial"
-    MISS = "miss"
-    COLD = "cold"
-    UNCACHEABLE = "uncacheable"
-    UNKNOWN = "unknown"
-
-
-STATUS_MEANING: Final[dict[Status, str]] = {
-    Status.HIT: "Read what history and rules led us to expect, within one granule or 5 %.",
-    Status.PARTIAL: "Read something, but less than expected by more than that.",
-    Status.MISS: "Read nothing although something was expected.",
-    Status.COLD: "Nothing was expected: a first request.",
-    Status.UNCACHEABLE: "The provider's rules forbid a hit: too short, or nothing marked.",
-    Status.UNKNOWN: "The response carried no usage.",
-}
-
-
-class Reason(StrEnum):
-    """Which part of the prefix rule was broken."""
-
-    MODEL_CHANGED = "model_changed"
-    TOOLS_CHANGED = "tools_changed"
-    SYSTEM_CHANGED = "system_changed"
-    MESSAGES_CHANGED = "messages_changed"
-    PARAMETERS_CHANGED = "parameters_changed"
-    CACHE_KEY_CHANGED = "cache_key_changed"
-    TTL_EXPIRED = "ttl_expired"
-    BELOW_MINIMUM = "below_minimum"
-    BREAKPOINT_MISSING = "breakpoint_missing"
-    LOOKBACK_EXCEEDED = "lookback_exceeded"
-    CONCURRENT_WRITE = "concurrent_write"
-    SCOPE_CHANGED = "scope_changed"
-    USAGE_NOT_REPORTED = "usage_not_reported"
-    UNKNOWN = "unknown"
-
-
-class ReasonInfo(NamedTuple):
-    """A row of the table the docs and the advice are made from."""
-
-    meaning: str
-    evidence: str
-    actor: str
-    fix: str
-
-
-REASON_INFO: Final[dict[Reason, ReasonInfo]] = {
-    Reason.MODEL_CHANGED: ReasonInfo(
-        "The same conversation was sent to another model.",
-        "The prompt continues one sent to a different model; caches are kept per model.",
-        "application",
-        "Keep a conversation on one model; switch models between conversations.",
-    ),
-    Reason.TOOLS_CHANGED: ReasonInfo(
-        "The tool definitions differ from the earlier request's.",
-        "First differing segment lies in the tools, which come first in the cached prefix.",
-        "application",
-        "Send the same tools in the same order; keep changing values out of descriptions.",
-    ),
-    Reason.SYSTEM_CHANGED: ReasonInfo(
-        "The system prompt differs from the earlier request's.",
-        "Tools are equal; first differing segment lies in the system prompt.",
-        "application",
-        "Move what changes behind the stable text: into the last user message, or after the last breakpoint.",
-    ),
-    Reason.MESSAGES_CHANGED: ReasonInfo(
-        "Earlier messages of the conversation were rewritten.",
-        "Tools and system are equal; an element of the shared history differs.",
-        "application",
-        "Append only: never edit, reorder or reformat what was already sent.",
-    ),
-    Reason.PARAMETERS_CHANGED: ReasonInfo(
-        "A request parameter that is part of the cache key differs.",
-        "Text is equal; tool_choice, thinking, effort, output format or the like is not.",
-        "application",
-        "Keep such parameters constant within a conversation.",
-    ),
-    Reason.CACHE_KEY_CHANGED: ReasonInfo(
-        "The prompt_cache_key differs from the earlier request's.",
-        "The same prompt was sent under another cache key.",
-        "application",
-        "Derive the key from what is shared (the agent or the conversation), never from the request.",
-    ),
-    Reason.TTL_EXPIRED: ReasonInfo(
-        "The cached prefix had expired.",
-        "Prompt unchanged; the last use lies further back than the entry's lifetime.",
-        "application",
-        "Use the longer lifetime for the stable part, or keep it alive where the gap is just over the limit.",
-    ),
-    Reason.BELOW_MINIMUM: ReasonInfo(
-        "The prompt is shorter than the model's minimum cacheable length.",
-        "Marked or automatic prefix has fewer tokens than the table says; nothing read or written.",
-        "nobody",
-        "Nothing to do: short prompts are not cached. Drop the marker, or cache a longer shared part.",
-    ),
-    Reason.BREAKPOINT_MISSING: ReasonInfo(
-        "Nothing in the request asks for caching, and the provider does not cache by itself.",
-        "No cache_control in the request; nothing read or written.",
-        "application",
-        "Mark the end of the stable part with cache_control, or use the top-level automatic form.",
-    ),
-    Reason.LOOKBACK_EXCEEDED: ReasonInfo(
-        "The cached prefix ends too far in front of the breakpoint.",
-        "An entry is alive, but more positions back than the provider searches (20 on Anthropic).",
-        "application",
-        "Add a breakpoint at least every 20 blocks, for example on the last tool result of each turn.",
-    ),
-    Reason.CONCURRENT_WRITE: ReasonInfo(
-        "A request with the same prefix was still on its way.",
-        "The entry becomes readable when the writer's response begins; this request was sent earlier.",
-        "application",
-        "Send one request first, and fan out when its response has begun.",
-    ),
-    Reason.SCOPE_CHANGED: ReasonInfo(
-        "The same conversation went to another endpoint, or under another credential.",
-        "Prompt, model and cache key are equal; host or credential is not, and caches are kept per account.",
-        "operator",
-        "Keep a conversation on one account, region and endpoint.",
-    ),
-    Reason.USAGE_NOT_REPORTED: ReasonInfo(
-        "The response carried no token counts.",
-        "No usage object, or null, in the response.",
-        "application",
-        "Ask for usage: stream_options={'include_usage': True} on Chat Completions streams.",
-    ),
-    Reason.UNKNOWN: ReasonInfo(
-        "The prefix is unchanged and alive, and still was not read.",
-        "Nothing visible in the request explains it; the provider may have evicted or re-routed.",
-        "provider",
-        "Nothing in the request explains this miss. Compare with the provider's own diagnostics.",
-    ),
-}
-
-
-class Cause(StrEnum):
-    """What kind of difference broke the prefix."""
-
-    TIMESTAMP = "timestamp"
-    WHITESPACE = "whitespace"
-    REORDERED = "reordered"
-    ADDED = "added"
-    REMOVED = "removed"
-    EDITED = "edited"
-    IMAGE = "image"
-    TOOL_CHOICE = "tool_choice"
-    THINKING = "thinking"
-    REASONING_EFFORT = "reasoning_effort"
-    VERBOSITY = "verbosity"
-    RESPONSE_FORMAT = "response_format"
-    SERVICE_TIER = "service_tier"
-    SPEED = "speed"
-
-
-CAUSE_MEANING: Final[dict[Cause, str]] = {
-    Cause.TIMESTAMP: "A time or date stands in the text and moved.",
-    Cause.WHITESPACE: "Only blanks, tabs or line breaks differ.",
-    Cause.REORDERED: "The same elements in another order.",
-    Cause.ADDED: "An element was inserted.",
-    Cause.REMOVED: "An element was taken out.",
-    Cause.EDITED: "Text was rewritten.",
-    Cause.IMAGE: "An image was added, removed or replaced.",
-    Cause.TOOL_CHOICE: "tool_choice differs.",
-    Cause.THINKING: "The thinking configuration differs.",
-    Cause.REASONING_EFFORT: "The reasoning effort differs.",
-    Cause.VERBOSITY: "The verbosity differs.",
-    Cause.RESPONSE_FORMAT: "The output format differs.",
-    Cause.SERVICE_TIER: "The service tier differs.",
-    Cause.SPEED: "The speed differs.",
-}

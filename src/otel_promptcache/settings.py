@@ -32,12 +32,28 @@ class Mode(StrEnum):
     DIAGNOSE = "diagnose"
 
 
+class Remember(StrEnum):
+    """Whether the text of prompts is kept."""
+
+    OFF = "off"
+    MEMORY = "memory"
+
+
 class Spans(StrEnum):
     """Where our span attributes go."""
 
     AUTO = "auto"
     ALWAYS = "always"
     NEVER = "never"
+
+
+class Privacy(StrEnum):
+    """How much of prompts may be shown, each step more than the one before."""
+
+    HASHES = "hashes"
+    NAMES = "names"
+    REDACTED = "redacted"
+    FULL = "full"
 
 
 class SettingError(ValueError):
@@ -126,8 +142,24 @@ class Settings:
     history_segments: int = _setting(
         100_000, _count(100, 100_000_000), "Prompt segments remembered in this process, at most (read at the start)"
     )
+    privacy: Privacy = _setting(
+        Privacy.HASHES,
+        _choice(Privacy),
+        "`hashes` (tool names and the application's own keys in paths are hashed), `names` (they are readable), "
+        "`redacted` (reports show the differing text, secrets and personal data masked), `full`",
+    )
+    remember_text: Remember = _setting(
+        Remember.OFF,
+        _choice(Remember),
+        "`off` (hashes only) or `memory`: prompts of late stay in memory, 64 MiB of them at most, never "
+        "exported, so that a diagnosis tells the very character (read at the start)",
+    )
     prices: bool = _setting(True, _flag, "`off` leaves out cost, and never imports the price data")
     auto: bool = _setting(False, _flag, "Start with the interpreter (needs `otel-promptcache auto`; environment only)")
+
+
+REMEMBERED_BYTES: Final = 64 * 2**20
+"""Of prompts, in the process that sent them, where they may be remembered."""
 
 
 def meanings() -> list[tuple[str, str, str]]:

@@ -28,6 +28,22 @@ FORMAT: Final = 1
 DEFAULT_NAME: Final = "promptcache.snapshot.json"
 
 
+_LOOSE: Final = (
+    "blanks",
+    "digits",
+    "endings",
+    "folded",
+    "words",
+    "figures",
+    "values",
+    "parsed",
+    "sorted",
+    "slim",
+    "size",
+)
+"""Loose hashes of a segment, in the order in which the file has them."""
+
+
 class SnapshotError(ValueError):
     """A file that is no snapshot, or two that do not compare; the message says what to do."""
 
@@ -119,7 +135,7 @@ def _part(segment: Segment, key: HashKey, ttl: int) -> Part:
     data = fingerprint.canonical(segment)
     detail = fingerprint.detail(segment, _line_hash(key))
     if detail is not None:
-        detail = detail._replace(times=fingerprint.times(segment))
+        detail = detail._replace(hints=fingerprint.volatile_lines(segment), pieces=frozenset(), truncated=False)
     label = segment.role if segment.section is Section.PARAMETERS else ""
     digest = key.digest(segment.role, data)[:SHORT].hex()
     return Part(segment.section, segment.kind, segment.element, segment.item, label, digest, len(data), detail, ttl)
@@ -319,16 +335,15 @@ def _part_out(part: Part) -> dict[str, Any]:
     if part.ttl:
         found["breakpoint"] = part.ttl
     if part.detail is not None:
-        loose = (part.detail.blanks, part.detail.digits)
-        found["loose"] = " ".join(map(_hex, loose))
+        found["loose"] = " ".join(_hex(getattr(part.detail, name)) for name in _LOOSE)
         found["lines"] = " ".join(map(_hex, part.detail.lines))
-        if part.detail.times:
-            found["times"] = list(part.detail.times)
+        if part.detail.hints:
+            found["volatile"] = {cause.value: list(lines) for cause, lines in part.detail.hints}
     return found
 
 
 def _hex(value: int) -> str:
-    return f"{value:0{2 * SHORT}x}"
+    return f"{value:0{2 * SHORT}x}" if value else "0"
 
 
 def _prefix_in(raw: Mapping[str, Any]) -> Prefix:
@@ -343,9 +358,10 @@ def _prefix_in(raw: Mapping[str, Any]) -> Prefix:
 def _part_in(raw: Mapping[str, Any]) -> Part:
     detail = None
     if "lines" in raw:
-        blanks, digits = (int(one, 16) for one in raw["loose"].split())
+        loose = dict(zip(_LOOSE, (int(one, 16) for one in raw["loose"].split()), strict=True))
         lines = array("q", (int(one, 16) for one in raw["lines"].split()))
-        detail = Detail(blanks, digits, lines, tuple(raw.get("times", ())))
+        volatile = tuple((Cause(cause), tuple(numbers)) for cause, numbers in raw.get("volatile", {}).items())
+        detail = Detail(loose.pop("blanks"), loose.pop("digits"), lines, **loose, hints=volatile)  # type: ignore[arg-type]
     return Part(
         Section[raw["section"].upper()],
         Kind[raw["kind"].upper()],

@@ -496,7 +496,7 @@ class TestPredecessors:
         bench.send(talk("One"), route="/a")
         second = bench.send(talk("Two"), route="/a")
         bench.send(talk("Three"), route="/b")
-        assert bench.start(talk("Four"), route="/a").site is second.sent
+        assert bench.start(talk("Four"), route="/a").sites[0] is second.sent
 
     def test_by_content(self) -> None:
         """Those that have most in common behind the place where they part, in any scope."""
@@ -713,3 +713,42 @@ def test_many_threads() -> None:
     assert len(bench.memory) <= 2000
     check(bench.memory)
     assert len(bench.memory.expired_writes(1000.0)) == 360
+
+
+class TestRememberedText:
+    """What segments say, within a number of bytes, where the application allows it."""
+
+    @staticmethod
+    def held(memory: Memory) -> int:
+        return sum(len(info.remembered.data) for info in memory._infos.values() if info.remembered is not None)
+
+    def send(self, memory: Memory, text: str) -> None:
+        body = {"model": "m", "messages": [{"role": "user", "content": text}]}
+        prompt = anthropic.prompt(body)
+        scope = Scope("anthropic", "h", "k", "m", "")
+        memory.sent(prompt, scope, now=0.0, route="", conversation="", link=None)
+
+    def test_nothing_unless_allowed(self) -> None:
+        """Hashes only, by default."""
+        memory = Memory(HashKey("test"), 1000)
+        self.send(memory, "secret")
+        assert self.held(memory) == 0
+
+    def test_the_newest_within_the_limit(self) -> None:
+        """The oldest goes first, and what is larger than the limit is not kept at all."""
+        memory = Memory(HashKey("test"), 1000, 100)
+        for number in range(50):
+            self.send(memory, f"{number:030}")
+            assert self.held(memory) <= 100
+        assert self.held(memory) == 90
+        self.send(memory, "x" * 101)
+        assert self.held(memory) == 90
+
+    def test_what_is_forgotten_is_not_held(self) -> None:
+        """Neither the text nor the place in the queue."""
+        memory = Memory(HashKey("test"), 20, 10_000)
+        for number in range(500):
+            self.send(memory, f"{number:030}")
+        assert self.held(memory) <= 20 * 30
+        assert memory._remembered is not None
+        assert len(memory._remembered._kept) <= 20

@@ -4,7 +4,7 @@ them. Everything else in the file is passed over."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from sys import intern
 from typing import Any, Final, NamedTuple
@@ -56,7 +56,8 @@ def calls(lines: Iterable[str], reading: Reading) -> Iterator[LedgerCall]:
             reading.unreadable += bool(line.strip()) and not line.rstrip().endswith("}")
             continue
         try:
-            found = list(_events(json.loads(line)))
+            records = list(_records(json.loads(line), (semconv.EVENT_CALL,)))
+            found = [_call(record.attributes, record.at / 1e9) for record in records]
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
             reading.unreadable += 1
             continue
@@ -69,14 +70,49 @@ def calls(lines: Iterable[str], reading: Reading) -> Iterator[LedgerCall]:
             yield call
 
 
-def _events(document: Mapping[str, Any]) -> Iterator[LedgerCall]:
+class Event(NamedTuple):
+    """A log record of ours, as it stands in the file."""
+
+    name: str
+    at: int
+    """Nanoseconds since the epoch."""
+    trace_id: str
+    attributes: Mapping[str, Any]
+
+
+def events(lines: Iterable[str], *names: str) -> Iterator[Event]:
+    """The log records with these names, in the order of the file; whatever else is there is passed over."""
+    for line in lines:
+        if not any(name in line for name in names):
+            continue
+        try:
+            found = list(_records(json.loads(line), names))
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
+            continue
+        yield from found
+
+
+def named(found: Iterable[Event], identity: str) -> list[Event]:
+    """The calls among these events that have this trace id or response id, each once."""
+    wanted = identity.lower()
+    calls: dict[object, Event] = {}
+    for place, event in enumerate(found):
+        ids = (event.trace_id.lower(), str(event.attributes.get(semconv.RESPONSE_ID, "")).lower())
+        if event.name == semconv.EVENT_CALL and wanted in ids:
+            calls.setdefault(event.attributes.get(semconv.CALL_ID) or place, event)
+    return list(calls.values())
+
+
+def _records(document: Mapping[str, Any], names: Sequence[str]) -> Iterator[Event]:
     for resource in document.get("resourceLogs", ()):
         for scope in resource.get("scopeLogs", ()):
             for record in scope.get("logRecords", ()):
                 found = {pair["key"]: _value(pair["value"]) for pair in record.get("attributes", ())}
                 # Exporters older than the field of its own send the name as an attribute.
-                if semconv.EVENT_CALL in (record.get("eventName"), found.get("event.name")):
-                    yield _call(found, int(record.get("timeUnixNano") or record["observedTimeUnixNano"]) / 1e9)
+                name = next((one for one in (record.get("eventName"), found.get("event.name")) if one in names), None)
+                if name is not None:
+                    at = int(record.get("timeUnixNano") or record["observedTimeUnixNano"])
+                    yield Event(name, at, str(record.get("traceId", "")), found)
 
 
 def _value(value: Mapping[str, Any]) -> Any:

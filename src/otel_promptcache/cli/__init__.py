@@ -32,6 +32,13 @@ class Module(Protocol):
 
 COMMANDS: Final = (
     Command("demo", "otel_promptcache.demo", "see hits and misses, explained, against a local provider"),
+    Command(
+        "diagnose", "otel_promptcache.cli.diagnose", "why recorded traffic missed the cache, where, and what to do"
+    ),
+    Command("diff", "otel_promptcache.cli.diff", "where two request bodies part, and what it does to the cache"),
+    Command(
+        "explain", "otel_promptcache.cli.explain", "a reason, a cause, or one call: what happened and how to fix it"
+    ),
     Command("doctor", "otel_promptcache.cli.doctor", "what is observed, who else instruments, where telemetry goes"),
     Command(
         "emulate", "otel_promptcache.cli.emulate", "a local provider that caches by the real rules; --verify proves it"

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from otel_promptcache.demo.promptmap import PromptMap
-from otel_promptcache.demo.story import Call
 from otel_promptcache.demo.terminal import Terminal
+
+
+class Call(Protocol):
+    """What the bar needs of a call: tokens, and the place of the first difference."""
+
+    @property
+    def input(self) -> int: ...
+    @property
+    def read(self) -> int: ...
+    @property
+    def expected(self) -> int: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def line(self) -> int | None: ...
+
 
 _NEAR: Final = 0.05
 """Share of a prompt by which the end of a segment in bytes may miss what was read in tokens."""

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import base64
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
 
 from otel_promptcache import semconv
-from otel_promptcache.demo.receiver import Event
 from otel_promptcache.model import Section
 
 _DIGEST: Final = 6
 _LENGTH: Final = 3
 _PACKED: Final = _DIGEST + _LENGTH + 2
 """Bytes a segment takes: digest, length, section and kind, breakpoint."""
+
+
+class Event(Protocol):
+    """What is needed of a log record: from a receiver, or from a file."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def at(self) -> int: ...
+    @property
+    def attributes(self) -> Mapping[str, Any]: ...
 
 
 class Piece(NamedTuple):

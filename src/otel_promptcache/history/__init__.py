@@ -9,19 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from otel_promptcache.fingerprint import Chain, Detail, Digest
 from otel_promptcache.model import Link, Prompt, Scope, Section, Segment, Usage
+from otel_promptcache.providers._wire import server_tool
 
 TELLING: Final = 48
 """Bytes from which a segment found in both prompts shows that they belong together; everybody says "yes"."""
 
 
+class Remembered(NamedTuple):
+    """The content of a segment, where the application allows it to be kept in memory. Never exported."""
+
+    role: str
+    plain: bool
+    """Whether the bytes are a text; else a structure (``providers._wire.structure``)."""
+    data: bytes
+
+
 class Info:
     """What is known of one distinct segment, wherever it stands. Shared by all prompts that contain it."""
 
-    __slots__ = ("detail", "digest", "key", "kind", "label", "last", "refs", "section", "size")
+    __slots__ = ("detail", "digest", "key", "kind", "label", "last", "refs", "remembered", "role", "section", "size")
 
     def __init__(self, digest: Digest, size: int, segment: Segment) -> None:
         self.key = segment.key
@@ -30,10 +40,19 @@ class Info:
         self.size = size
         self.section = segment.section
         self.kind = segment.kind
-        self.label = segment.role if segment.section is Section.PARAMETERS else ""
+        self.role = hash(segment.role)
+        self.label = _label(segment)
         self.detail: Detail | None = None
+        self.remembered: Remembered | None = None
         self.last: Sent | None = None
         """The newest request that brought this segment to a place where it had not been."""
+
+
+def _label(segment: Segment) -> str:
+    """The name of a parameter, the type of a tool that runs at the provider, else nothing."""
+    if segment.section is Section.PARAMETERS:
+        return segment.role
+    return server_tool(segment.value) if segment.section is Section.TOOLS else ""
 
 
 class Node:
@@ -105,16 +124,20 @@ class Sent:
     __slots__ = (
         "at",
         "before",
+        "began",
         "breakpoints",
         "cached",
         "conversation",
+        "frozen",
         "leaf",
         "lineage",
         "link",
         "readable",
         "response_id",
+        "rewrites",
         "route",
         "scope",
+        "served",
         "shared",
         "total",
     )
@@ -132,6 +155,14 @@ class Sent:
         self.lineage = ""
         self.breakpoints: tuple[tuple[Node, int], ...] = ()
         self.readable = False
+        self.began: float | None = None
+        """When its response began."""
+        self.served = ""
+        """Model that answered, where the response says so."""
+        self.rewrites = 0
+        """Requests in a row, up to this one, that rewrote their conversation's history."""
+        self.frozen = 0
+        """Requests in a row, up to this one, whose last breakpoint stayed where it was."""
         self.total: int | None = None
         """All input tokens, once reported."""
         self.cached: int | None = None
@@ -165,12 +196,16 @@ class Sight:
     """Whether the server holds history that is not among the segments."""
     relative: Sent | None = None
     """The first of ``kin`` that has a telling message in common: the same conversation, rewritten."""
-    site: Sent | None = None
-    """Newest request from the same route, whatever its prompt."""
+    sites: tuple[Sent, ...] = ()
+    """Newest requests from the same route, one for each version of what stands in front of the messages."""
     live: int = 0
     expired: int = 0
     pending: int = 0
     beyond: int = 0
+    unanswered: bool = False
+    """Whether the newest request with the shared prefix had no answer yet when this one was sent."""
+    rate: int = 0
+    """Requests of this scope in the minute before, counted where a provider limits them."""
     fresh: Sequence[tuple[Info, Segment]] = ()
     """Segments never seen before, whose details are still to be made."""
 
@@ -193,7 +228,7 @@ class History(Protocol):
         """Looks a request up, records it, and says what was known before."""
         ...
 
-    def begun(self, sight: Sight) -> None:
+    def begun(self, sight: Sight, now: float | None = None) -> None:
         """The response has begun: what this request wrote is readable from now on."""
         ...
 
@@ -206,4 +241,4 @@ class History(Protocol):
         ...
 
 
-__all__ = ["TELLING", "Entry", "History", "Info", "Node", "Sent", "Sight", "Write"]
+__all__ = ["TELLING", "Entry", "History", "Info", "Node", "Remembered", "Sent", "Sight", "Write"]

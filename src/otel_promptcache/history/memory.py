@@ -17,9 +17,10 @@ from typing import Final, NamedTuple
 
 from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.fingerprint import HashKey, canonical
-from otel_promptcache.history import TELLING, Entry, Info, Node, Sent, Sight, Write
+from otel_promptcache.fingerprint.fields import plain_text
+from otel_promptcache.history import TELLING, Entry, Info, Node, Remembered, Sent, Sight, Write
 from otel_promptcache.model import Link, Prompt, Run, Scope, Section, Segment, Usage
-from otel_promptcache.providers.rules import Matching, Rules, rules_for
+from otel_promptcache.providers.rules import MINUTE, Matching, Rules, rules_for
 from otel_promptcache.providers.windows import windows
 
 MAX_SCOPES: Final = 4096
@@ -28,6 +29,8 @@ MAX_UNREAD: Final = 10_000
 MAX_RUNS: Final = 256
 """Conversations whose newest state is recognised at one glance."""
 MAX_KIN: Final = 8
+MAX_VERSIONS: Final = 4
+"""Of what one route sends in front of the messages: a new prompt is rolled out beside the old one."""
 SEGMENTS_A_REQUEST: Final = 4
 """One request is remembered for every so many segments that may be: identical requests add no segments."""
 _SHARE_OF_ONE_SCOPE: Final = 0.5
@@ -53,12 +56,41 @@ class _Resent(NamedTuple):
     nodes: list[Node]
 
 
+class _Contents:
+    """What segments say, the newest of it, within a number of bytes. It leaves this object for nowhere but a
+    comparison in this process."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+        self._kept: deque[Info] = deque()
+
+    def keep(self, info: Info, segment: Segment, data: bytes) -> None:
+        if len(data) > self._most:
+            return
+        info.remembered = Remembered(segment.role, plain_text(segment) is not None, data)
+        self._kept.append(info)
+        self._held += len(data)
+        while self._held > self._most:
+            self.drop(self._kept[0])
+
+    def drop(self, info: Info) -> None:
+        if info.remembered is not None:
+            self._held -= len(info.remembered.data)
+            info.remembered = None
+        while self._kept and self._kept[0].remembered is None:
+            self._kept.popleft()
+
+
 class Memory:
     """``History`` in this process. Thread-safe; a fork keeps what was known."""
 
-    def __init__(self, key: HashKey, max_segments: int) -> None:
+    def __init__(self, key: HashKey, max_segments: int, remember_bytes: int = 0) -> None:
+        """``remember_bytes``: of the segments' own content, so that a diagnosis can tell the very character; 0 keeps
+        hashes only."""
         self._key = key
         self._max = max_segments
+        self._remembered = _Contents(remember_bytes) if remember_bytes else None
         # Reentrant: a signal handler may make a call of its own while we hold the lock.
         self._lock = threading.RLock()
         self._table: dict[int, Node] = {}
@@ -67,7 +99,8 @@ class Memory:
         self._runs: OrderedDict[tuple[int, int], _Resent] = OrderedDict()
         """By the prefix in front and the first message. All nodes in it live: forgetting any empties it."""
         self._by_id: OrderedDict[str, Sent] = OrderedDict()
-        self._by_site: OrderedDict[tuple[str, str], Sent] = OrderedDict()
+        self._by_site: OrderedDict[tuple[str, str], OrderedDict[int, Sent]] = OrderedDict()
+        """The newest request for each of the newest versions of what a route sends in front of the messages."""
         self._writes: list[tuple[float, int, Write]] = []
         self._unread: deque[Write] = deque(maxlen=MAX_UNREAD)
         self._order = itertools.count()
@@ -95,14 +128,20 @@ class Memory:
             if prompt.previous_id or prompt.conversation_id or conversation:
                 sight.held = bool(prompt.previous_id or prompt.conversation_id)
                 sight.holder = self._holder(prompt, conversation)
-            sight.site = self._by_site.get((route, scope.endpoint))
+            sight.sites = tuple(reversed(self._by_site.get((route, scope.endpoint), {}).values()))
+            if sight.previous is not None:
+                sight.unanswered = not sight.previous.readable
+            if rules.machine_rate:
+                sight.rate = _rate(branch.sent, now, 4 * rules.machine_rate)
             _simulate(sight, prompt, rules, now)
             self._record(branch, prompt, sight, rules, now)
             sent.lineage = self._lineage(sight)
         return sight
 
-    def begun(self, sight: Sight) -> None:
+    def begun(self, sight: Sight, now: float | None = None) -> None:
         sight.sent.readable = True
+        if sight.sent.began is None:
+            sight.sent.began = now
         sight.sent.before = None
         for node, _ in sight.sent.breakpoints:
             if node.entry is not None:
@@ -238,7 +277,12 @@ class Memory:
             sent.breakpoints = _place_entries(prompt, sight.nodes, now)
         branch.sent.append(sent)
         site = (sent.route, sent.scope.endpoint)
-        self._by_site[site] = sent
+        versions = self._by_site.setdefault(site, OrderedDict())
+        leading = _leading_key(prompt, sight.nodes)
+        versions[leading] = sent
+        versions.move_to_end(leading)
+        if len(versions) > MAX_VERSIONS:
+            versions.popitem(last=False)
         self._by_site.move_to_end(site)
         if len(self._by_site) > MAX_SCOPES:
             self._by_site.popitem(last=False)
@@ -260,6 +304,8 @@ class Memory:
                 data = canonical(segment)
                 info = self._infos[segment.key] = Info(self._key.digest(segment.role, data), len(data), segment)
                 fresh.append((info, segment))
+                if self._remembered is not None:
+                    self._remembered.keep(info, segment, data)
             elif (earlier := info.last) is not None and earlier.leaf is not None:
                 # What is long is telling; that everybody says "yes" is not.
                 kin[id(earlier)] = (kin.get(id(earlier), (0, earlier))[0] + info.size, earlier)
@@ -364,7 +410,27 @@ class Memory:
                 info.refs -= 1
                 if not info.refs:
                     self._infos.pop(info.key, None)
+                    if self._remembered is not None:
+                        self._remembered.drop(info)
             node = node.parent
+
+
+def _leading_key(prompt: Prompt, nodes: list[Node]) -> int:
+    """Names everything in front of the messages."""
+    runs = prompt.segments.runs
+    end = runs[0].start if runs else len(nodes)
+    for index in range(end):
+        if prompt.segments[index].section is Section.MESSAGES:
+            end = index
+            break
+    return nodes[end - 1].key if end else 0
+
+
+def _rate(sent: deque[Sent], now: float, most: int) -> int:
+    """Requests of a scope in the minute before, counted no further than ``most``."""
+    return sum(
+        1 for _ in itertools.takewhile(lambda one: now - one.at < MINUTE, itertools.islice(reversed(sent), most))
+    )
 
 
 def _print(run: Run, length: int) -> int:

@@ -11,7 +11,7 @@ from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history.memory import Memory
 from otel_promptcache.instrumentation import hooks
 from otel_promptcache.observer import Observer
-from otel_promptcache.settings import Live
+from otel_promptcache.settings import REMEMBERED_BYTES, Live, Remember
 from otel_promptcache.telemetry import Telemetry
 
 _lock = threading.RLock()
@@ -41,7 +41,8 @@ def start(tracer_provider: Any = None, meter_provider: Any = None, logger_provid
             settings = live.value
             key = HashKey(settings.hash_key)
             telemetry = Telemetry(live, key, tracer_provider, meter_provider, logger_provider)
-            observer = Observer(live, key, Memory(key, settings.history_segments), telemetry)
+            remembered = REMEMBERED_BYTES if settings.remember_text is Remember.MEMORY else 0
+            observer = Observer(live, key, Memory(key, settings.history_segments, remembered), telemetry)
             telemetry.book.sweep = observer.sweep
             telemetry.book.pending.later = observer.worker.submit
             telemetry.before_first_call.append(observer.worker.flush_last)

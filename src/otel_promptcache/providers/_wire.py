@@ -198,3 +198,9 @@ def mapping(value: object) -> Mapping[str, Any]:
 def string(value: object) -> str:
     """The value if it is a string, else an empty one."""
     return value if isinstance(value, str) else ""
+
+
+def server_tool(value: object) -> str:
+    """The type of a tool that runs at the provider, empty for the application's own."""
+    kind = value.get("type") if type(value) is dict else None
+    return kind if type(kind) is str and kind not in ("function", "custom") else ""

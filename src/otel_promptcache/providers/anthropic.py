@@ -58,6 +58,8 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
         mark(tool)
     if "speed" in body:
         _parameter(built, "speed", body["speed"])
+    if "betas" in body:
+        _parameter(built, "betas", body["betas"])
     before_system = len(built.segments)
 
     system = body.get("system")

@@ -29,6 +29,12 @@ _PARAMETERS: Final[tuple[tuple[str, object], ...]] = (
     ("verbosity", "medium"),
     ("tool_choice", "auto"),
     ("service_tier", "auto"),
+    # Of self-hosted engines: vLLM (docs.vllm.ai/en/latest/design/prefix_caching) and SGLang hash them too.
+    ("cache_salt", None),
+    ("chat_template", None),
+    ("chat_template_kwargs", None),
+    ("lora_path", None),
+    ("lora_request", None),
 )
 _IDENTITY: Final = ("name", "tool_call_id")
 _TOP_LEVEL_READS: Final = ("prompt_cache_hit_tokens", "num_cached_tokens")
@@ -117,6 +123,9 @@ def path(segment: Segment) -> str:
         return f"tools[{segment.element}]"
     if segment.kind is Kind.REASONING:
         return f"messages[{segment.element}].reasoning_content"
+    if segment.kind is Kind.SPEAKER:
+        field = "tool_call_id" if segment.role.startswith("tool\0") else "name"
+        return f"messages[{segment.element}].{field}"
     return _openai.message_path(segment, "messages")
 
 

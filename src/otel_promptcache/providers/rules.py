@@ -75,6 +75,8 @@ class Rules:
     """Tokens at the end of a prompt that are computed anew even when all of it is stored."""
     slots: int = 0
     """Prompts kept at a time, one in each slot; 0 is no such limit."""
+    lifetime_stated: bool = True
+    """False where not even a lifetime is stated: whether anything is held is luck, and nobody's fault."""
 
 
 _ANTHROPIC_PAGE: Final = "platform.claude.com/docs/en/build-with-claude/prompt-caching"
@@ -188,6 +190,7 @@ ROWS: Final[tuple[Rules, ...]] = (
         reliable=False,
         whole_units=True,
         keeps_output=True,
+        lifetime_stated=False,
     ),
     Rules(
         "groq",
@@ -251,6 +254,7 @@ ROWS: Final[tuple[Rules, ...]] = (
         ttl=5 * MINUTE,
         ttl_certain=False,
         reliable=False,
+        lifetime_stated=False,
     ),
 )
 

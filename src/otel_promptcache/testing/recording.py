@@ -239,8 +239,8 @@ class _Ear:
         call.prefix = snapshot.take(prompt, scope.provider, self._key, self._deployment)
         return sight
 
-    def begun(self, sight: Sight) -> None:
-        self._memory.begun(sight)
+    def begun(self, sight: Sight, now: float | None = None) -> None:
+        self._memory.begun(sight, now)
 
     def ended(self, sight: Sight, usage: Usage | None, response_id: str, write: Write | None) -> None:
         call = self._call(sight)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from otel_promptcache import diagnosis, fingerprint
+from otel_promptcache import diagnosis, fingerprint, paths
 from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history import Sight
 from otel_promptcache.history.memory import Memory
@@ -18,6 +18,7 @@ from otel_promptcache.model import Link, Prompt, Scope, Usage
 from otel_promptcache.providers import Dialect
 from otel_promptcache.providers.rules import rules_for
 from otel_promptcache.semconv import Reason
+from otel_promptcache.settings import Privacy
 from otel_promptcache.testing.calls import Change
 
 NO_CHANGE: Final = frozenset(
@@ -27,6 +28,18 @@ NO_CHANGE: Final = frozenset(
         Reason.BREAKPOINT_MISSING,
         Reason.LOOKBACK_EXCEEDED,
         Reason.CONCURRENT_WRITE,
+        Reason.BREAKPOINT_MOVED,
+        Reason.BREAKPOINT_MISPLACED,
+        Reason.BREAKPOINT_FROZEN,
+        Reason.BREAKPOINT_LIMIT,
+        Reason.MARKER_LOST,
+        Reason.TTL_CHANGED,
+        Reason.WRITE_NOT_VISIBLE,
+        Reason.NEAR_MINIMUM,
+        Reason.PROVIDER_EVICTED,
+        Reason.ROUTING_OVERFLOW,
+        Reason.IMPLICIT_UNRELIABLE,
+        Reason.UNSUPPORTED,
         Reason.USAGE_NOT_REPORTED,
         Reason.UNKNOWN,
     }
@@ -42,7 +55,8 @@ class Stability:
     """The prompts of a recording, compared as they are sent."""
 
     def __init__(self, segments: int) -> None:
-        self._memory = Memory(HashKey(), segments)
+        self._key = HashKey()
+        self._memory = Memory(self._key, segments)
         self._marked: set[int] = set()
         """Numbers of the calls that asked for caching."""
 
@@ -64,7 +78,9 @@ class Stability:
             self._marked.add(number)
         if found.reason is None or found.reason in NO_CHANGE:
             return sight, self._lost_marker(sight, number)
-        path = dialect.path(found.place) if found.place is not None else ""
+        path = ""
+        if found.place is not None:
+            path = paths.at(dialect, found.place, found.field, Privacy.HASHES, self._key)
         earlier = found.link.span_id if found.link is not None else 0
         return sight, Change(found.reason, found.cause, path, found.line, earlier)
 

@@ -1,0 +1,113 @@
+"""Prompt, usage and history to a ``Diagnosis``: what the cache did, why, and what it should have done.
+
+Two amounts are compared with what the provider read: what the rules let *this* request read, and what a *stable*
+application would have read. The second needs the request that this one should have matched; where none is
+convincing, nothing is expected and nothing is blamed.
+
+One file a question: ``predecessor`` which request it should have matched, ``change`` where and how they part,
+``breakpoints`` what was marked, ``provider`` what is left when nothing changed, ``words`` how to say it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from otel_promptcache.diagnosis.breakpoints import expect_equal, expect_frozen
+from otel_promptcache.diagnosis.case import NOTHING, Case, Expectation, hit_depth, lifetime
+from otel_promptcache.diagnosis.change import REASON_OF_SECTION, Change, change, parting
+from otel_promptcache.diagnosis.predecessor import expect_changed, expect_held
+from otel_promptcache.diagnosis.provider import nothing_expected, unexplained
+from otel_promptcache.diagnosis.words import actor, explanation
+from otel_promptcache.history import Sight
+from otel_promptcache.model import Diagnosis, Evidence, Prompt, Usage
+from otel_promptcache.providers.rules import Rules
+from otel_promptcache.semconv import Confidence, Reason, Status
+
+TOLERANCE: Final = 0.05
+"""Share of the expectation that may be missing in a hit (contract: one granule or 5 %)."""
+
+ESTIMATE_TOLERANCE: Final = 0.15
+"""The same where token counts of a prefix are byte shares of a reported total."""
+
+
+def diagnose(prompt: Prompt, sight: Sight, usage: Usage | None, rules: Rules, served: str = "") -> Diagnosis:
+    """The verdict on one call. ``usage`` may still lack output tokens; they play no part. ``served`` is the model that
+    the response names."""
+    sight.sent.served = served
+    if usage is None or not usage.available or usage.read is None:
+        return Diagnosis(Status.UNKNOWN, Reason.USAGE_NOT_REPORTED)
+    case = Case(prompt, sight, rules, usage, served)
+    expected = _expect(case)
+    if expected.tokens < max(rules.minimum, 1):
+        expected = NOTHING
+    if not expected.tokens:
+        return nothing_expected(case, usage.read)
+    if _enough(case, expected, usage.read):
+        frozen = expect_frozen(case)
+        if frozen is None or _enough(case, frozen, usage.read):
+            return Diagnosis(Status.HIT, expected=min(expected.tokens, case.total))
+        expected = frozen
+    return _missed(case, expected, usage.read)
+
+
+def _expect(case: Case) -> Expectation:
+    if case.prompt.previous_id or case.prompt.conversation_id:
+        return expect_held(case)
+    equal = expect_equal(case)
+    return equal if case.continues else expect_changed(case, equal)
+
+
+def _enough(case: Case, expected: Expectation, read: int) -> bool:
+    share = TOLERANCE if expected.exact else ESTIMATE_TOLERANCE
+    return read >= expected.tokens - max(case.rules.granule, expected.tokens * share)
+
+
+def _missed(case: Case, expected: Expectation, read: int) -> Diagnosis:
+    parted, source = expected.change, expected.source
+    reason = expected.reason or unexplained(case, expected)
+    return Diagnosis(
+        Status.PARTIAL if read else Status.MISS,
+        reason,
+        parted.cause if parted else None,
+        parted.place if parted else None,
+        parted.line if parted else None,
+        expected=expected.tokens,
+        lost=max(0, min(expected.tokens, case.total) - read),
+        link=source.link if source else None,
+        field=parted.field if parted else (),
+        offset=parted.offset if parted else None,
+        also=expected.also,
+        confidence=_confidence(case, expected, reason),
+        evidence=Evidence(
+            case.sight.shared,
+            len(case.sight.nodes),
+            case.sight.sent.at - source.at if source else None,
+            lifetime(case, source) if source else None,
+            case.rules.minimum,
+            f"{case.rules.source} ({case.rules.read_on})",
+            case.prompt.truncated,
+        ),
+    )
+
+
+def _confidence(case: Case, expected: Expectation, reason: Reason) -> Confidence:
+    parted, source = expected.change, expected.source
+    if reason is Reason.UNKNOWN or source is None:
+        return Confidence.POSSIBLE
+    if parted is not None and not parted.certain:
+        return Confidence.LIKELY
+    return Confidence.CERTAIN if source in (case.sight.previous, case.sight.holder) else Confidence.LIKELY
+
+
+__all__ = [
+    "ESTIMATE_TOLERANCE",
+    "REASON_OF_SECTION",
+    "TOLERANCE",
+    "Change",
+    "actor",
+    "change",
+    "diagnose",
+    "explanation",
+    "hit_depth",
+    "parting",
+]

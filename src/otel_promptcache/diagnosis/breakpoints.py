@@ -1,0 +1,118 @@
+"""Breakpoints: where an equal beginning was not read because of where entries are, and are not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from otel_promptcache.diagnosis.case import NOTHING, Case, Expectation, info, leading_length
+from otel_promptcache.history import Sent
+from otel_promptcache.model import Section
+from otel_promptcache.providers.rules import Matching
+from otel_promptcache.semconv import Reason
+
+_STILL: Final = 2
+"""Requests in a row that must have left the last breakpoint where it was before this one."""
+_UNCOVERED: Final = 0.2
+"""Share of the earlier prompt behind its last breakpoint from which a frozen one is told."""
+
+
+def expect_equal(case: Case) -> Expectation:
+    """What earlier requests with the very same beginning left, whether or not it is still there."""
+    sight = case.sight
+    length = max(sight.live, sight.expired, sight.pending, sight.beyond)
+    if length <= sight.live:
+        unmarked = _expect_unmarked(case)
+        if unmarked is not None:
+            return unmarked
+        if not length:
+            return NOTHING
+        tokens, exact = case.tokens_at(length)
+        return Expectation(tokens, exact, source=_source(case, length))
+    if length == sight.expired:
+        reason = Reason.TTL_EXPIRED
+    elif length == sight.beyond:
+        # An entry behind the last breakpoint is never looked for, however near it is.
+        reason = Reason.BREAKPOINT_MOVED if length > case.deepest else Reason.LOOKBACK_EXCEEDED
+    else:
+        reason = Reason.CONCURRENT_WRITE
+    tokens, exact = case.tokens_at(length)
+    return Expectation(tokens, exact, reason, source=sight.nodes[length - 1].last)
+
+
+def _source(case: Case, length: int) -> Sent | None:
+    """The request that a hit of this length would have come from."""
+    previous = case.sight.previous
+    return previous if previous is not None and length <= case.sight.shared else None
+
+
+def _expect_unmarked(case: Case) -> Expectation | None:
+    """What an equal beginning would have given, had anything marked its end."""
+    previous = case.sight.previous
+    if previous is None or case.rules.matching is Matching.PREFIX:
+        return None
+    if case.unmarked:
+        return _expect_marker(case, previous)
+    stable = leading_length(case.infos())
+    if not stable or case.sight.shared < stable or case.sight.live >= stable or case.continues:
+        return None
+    tokens, exact = case.tokens_at(stable)
+    if tokens < case.rules.minimum or any(place.length <= case.sight.shared for place in case.prompt.breakpoints):
+        return None
+    explicit = any(place.explicit for place in case.prompt.breakpoints)
+    reason = Reason.BREAKPOINT_MISPLACED if explicit else Reason.BREAKPOINT_MISSING
+    if case.sight.unanswered:
+        return Expectation(tokens, exact, Reason.CONCURRENT_WRITE, source=previous, also=(reason,))
+    if not explicit and not _one_conversation(case, previous):
+        return None
+    return Expectation(tokens, exact, reason, source=previous)
+
+
+def _expect_marker(case: Case, previous: Sent) -> Expectation | None:
+    """A request without any marker, where the earlier one had some."""
+    length = max((node.length for node, _ in previous.breakpoints if node.length <= case.sight.shared), default=0)
+    if not length:
+        return None
+    tokens, exact = case.tokens_at(length)
+    return Expectation(tokens, exact, Reason.BREAKPOINT_MISSING, source=previous, also=(Reason.MARKER_LOST,))
+
+
+def _one_conversation(case: Case, previous: Sent) -> bool:
+    """Whether two requests are known to be one conversation's. Marks that the provider places by itself leave a new
+    conversation nothing to read; that is a first request, and nobody's fault."""
+    named = case.sight.sent.conversation
+    return case.sight.holder is previous or (bool(named) and previous.conversation == named)
+
+
+def expect_frozen(case: Case) -> Expectation | None:
+    """What would have been read besides, had the last breakpoint gone along with the conversation.
+
+    Told of a marker among the messages that stood still three times, or when no mark is left to place; that only the
+    system prompt is marked is a choice.
+    """
+    previous, marks = case.sight.previous, case.prompt.breakpoints
+    if previous is None or not marks or not previous.breakpoints or not case.continues:
+        return None
+    if not all(place.explicit for place in marks):
+        return None
+    here = case.sight.nodes[case.deepest - 1]
+    before = max((node for node, _ in previous.breakpoints), key=lambda node: node.length)
+    if here is not before:
+        return None
+    case.sight.sent.frozen = previous.frozen + 1
+    total, covered = previous.total or 0, case.tokens_at(case.deepest)[0]
+    tail = total - covered
+    if previous.frozen + 1 < _STILL or tail < max(case.rules.minimum, _UNCOVERED * total):
+        return None
+    used_up = 0 < case.rules.max_breakpoints <= len(marks)
+    if info(here).section is not Section.MESSAGES and not used_up:
+        return None
+    reason = Reason.BREAKPOINT_LIMIT if used_up else Reason.BREAKPOINT_FROZEN
+    return Expectation(total, True, reason, source=previous)
+
+
+def over_the_limit(case: Case, shared: Sequence[int]) -> bool:
+    """Whether the places that requests share are among those that the provider passes over."""
+    explicit = [place.length for place in case.prompt.breakpoints if place.explicit]
+    limit = case.rules.max_breakpoints
+    return 0 < limit < len(explicit) and any(length in shared for length in sorted(explicit)[:-limit])
