@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_promptcache import fingerprint, providers
-from otel_promptcache.fingerprint import Detail, Digest, HashKey, canonical, detail, difference, similar
+from otel_promptcache.fingerprint import Detail, Digest, HashKey, canonical, common_start, detail, difference, similar
 from otel_promptcache.history.memory import Memory
 from otel_promptcache.model import Kind, Scope, Section, Segment, Usage
 from otel_promptcache.providers import anthropic, openai_chat
@@ -448,6 +448,15 @@ def test_the_walk_finds_what_is_kept() -> None:
     del sight, prompt
     memory._by_id["x"] = [{"hidden": [MANY[0][:30]]}]  # type: ignore[assignment]
     assert telling(reachable(memory), MANY) == [MANY[0][:30]]
+
+
+@given(st.text("ab", max_size=300), st.text("ab", max_size=300), st.text("ab", max_size=300))
+def test_how_far_two_texts_are_alike(start: str, one: str, other: str) -> None:
+    """To the character, however long the beginning that they share."""
+    pair = [start + one, start + other]
+    found = common_start(*pair)
+    assert pair[0][:found] == pair[1][:found]
+    assert found == min(map(len, pair)) or pair[0][found] != pair[1][found]
 
 
 def test_a_detail_is_numbers() -> None:

@@ -13,10 +13,11 @@ import pytest
 
 from otel_promptcache.cli import main
 from otel_promptcache.emulator.cache import Cache, Entry, Ticket
-from otel_promptcache.emulator.calibration import Calibration, common, text_of
+from otel_promptcache.emulator.calibration import Calibration, text_of
 from otel_promptcache.emulator.recording import RecordingError, sequence, sequences
 from otel_promptcache.emulator.survival import survival
 from otel_promptcache.emulator.verify import Finding, Start, Verdict, verify
+from otel_promptcache.fingerprint import common_start
 from otel_promptcache.providers import openai_chat, rules
 
 Body = dict[str, Any]
@@ -212,7 +213,7 @@ class TestCalibration:
             "".join(str(segment.value) for segment in calibration.calibrated(number, prompt).segments)
             for number, prompt in enumerate(prompts)
         )
-        assert common(one, other) == calibration.shared(0, 1) == calibration.shared(1, 0)
+        assert common_start(one, other) == calibration.shared(0, 1) == calibration.shared(1, 0)
 
 
 class TestRecorded:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, Final, NamedTuple
 
+from otel_promptcache.fingerprint import common_start
 from otel_promptcache.model import Prompt, Segment
 from otel_promptcache.paths import Path, parsed
 from otel_promptcache.providers import Dialect
@@ -90,7 +91,7 @@ def parting(old: object, new: object, path: Path = ()) -> Place | None:
             return here._replace(apart=False)
         if isinstance(before, str) and isinstance(after, str):
             if before != after:
-                offset = _common(before, after)
+                offset = common_start(before, after)
                 return here._replace(offset=offset, line=1 + after.count("\n", 0, offset))
         elif isinstance(before, Mapping) and isinstance(after, Mapping):
             waiting += reversed(_fields(here, before, after))
@@ -121,15 +122,3 @@ def _fields(here: Place, before: Mapping[str, Any], after: Mapping[str, Any]) ->
 
 def _plain(value: object) -> object:
     return None if value is _NOTHING else value
-
-
-def _common(old: str, new: str) -> int:
-    """Characters that two texts begin with alike."""
-    low, high = 0, min(len(old), len(new))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if old[low:middle] == new[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -229,14 +229,14 @@ def _exact(found: Change, before: Info, segment: Segment) -> Change:
         return found
     if found.place.kind is Kind.SPEAKER:
         old, new = (role.rpartition("\0")[2] for role in (before.remembered.role, segment.role))
-        return found._replace(offset=common(old, new))
+        return found._replace(offset=fingerprint.common_start(old, new))
     theirs = _remembered_leaves(before.remembered, segment)
     if theirs is None:
         return found
     mine = leaves(segment)[0] if plain_text(segment) is None or before.remembered.plain else _block(segment)
     for old_leaf, new_leaf in zip(theirs, mine, strict=False):
         if old_leaf != new_leaf:
-            offset = common(old_leaf.text, new_leaf.text) if old_leaf.field == new_leaf.field else 0
+            offset = fingerprint.common_start(old_leaf.text, new_leaf.text) if old_leaf.field == new_leaf.field else 0
             line = 1 + new_leaf.text.count("\n", 0, offset)
             return found._replace(line=line, field=new_leaf.field, offset=offset)
     return found
@@ -261,15 +261,3 @@ def _block(segment: Segment) -> list[Leaf]:
     if type(value) is dict:
         return leaves(segment._replace(value=unmarked(value), kind=Kind.OTHER))[0]
     return [Leaf(("type",), "text"), Leaf(("text",), str(value))]
-
-
-def common(one: str, other: str) -> int:
-    """Characters at the beginning that two texts share, found by halving: equal slices are compared at once."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

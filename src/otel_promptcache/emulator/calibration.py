@@ -19,6 +19,7 @@ from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from otel_promptcache.emulator.tokens import compact
+from otel_promptcache.fingerprint import common_start
 from otel_promptcache.model import Kind, Prompt, Section, Segment, Segments
 from otel_promptcache.providers._wire import unmarked
 
@@ -95,7 +96,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         wholes = [text.whole for text in self.texts]
-        self._shared = [[common(one, other) for other in wholes] for one in wholes]
+        self._shared = [[common_start(one, other) for other in wholes] for one in wholes]
         self._paths = [
             _path(text.whole, sorted({0, *text.ends, *shared, len(text.whole)}))
             for text, shared in zip(self.texts, self._shared, strict=True)
@@ -167,18 +168,6 @@ class Calibration:
                 counts[key] = guess if pin is None else min(max(guess, pin.least), pin.below - 1)
         self._counts = counts
         return counts
-
-
-def common(one: str, other: str) -> int:
-    """Characters that two texts have in common at their beginnings."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def _path(whole: str, offsets: list[int]) -> _Path:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from otel_promptcache.emulator.tokens import Piece, Tokenizer, cut, piece
+from otel_promptcache.fingerprint import common_start
 from otel_promptcache.model import Prompt, Scope
 from otel_promptcache.providers.rules import Rules
 from otel_promptcache.semconv import Reason
@@ -187,7 +188,7 @@ class Sequences:
                 common += mine.tokens
                 continue
             if mine.divisible and theirs.divisible:
-                common += self._counted(mine.text, _same_characters(mine.text, theirs.text))
+                common += self._counted(mine.text, common_start(mine.text, theirs.text))
             break
         return common
 
@@ -237,21 +238,3 @@ def _readable(stored: Stored, shared: int, rules: Rules) -> int:
 
 def _begins(parts: Sequence[Part], beginning: Sequence[Part]) -> bool:
     return len(beginning) <= len(parts) and all(a == b for a, b in zip(parts, beginning, strict=False))
-
-
-def _same_characters(one: str, other: str) -> int:
-    """How many characters two texts share from the front, found in widening steps and then by halving: comparing is
-    fast, looping is not, and most texts part early."""
-    low, high = 0, min(len(one), len(other))
-    step = 64
-    while low < high and one.startswith(other[low : low + step], low):
-        low = min(high, low + step)
-        step *= 2
-    high = min(high, low + step)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one.startswith(other[:middle]):
-            low = middle
-        else:
-            high = middle - 1
-    return low

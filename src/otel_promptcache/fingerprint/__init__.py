@@ -18,7 +18,7 @@ from hashlib import blake2b
 from typing import Final, NewType
 
 from otel_promptcache.fingerprint.detail import Detail, detail
-from otel_promptcache.fingerprint.difference import Difference, difference, similar, volatile_lines
+from otel_promptcache.fingerprint.difference import Difference, common_start, difference, similar, volatile_lines
 from otel_promptcache.fingerprint.fields import Field
 from otel_promptcache.model import Kind, Section, Segment
 from otel_promptcache.providers._wire import MARKERS, structure, unmarked
@@ -109,6 +109,7 @@ __all__ = [
     "Field",
     "HashKey",
     "canonical",
+    "common_start",
     "detail",
     "difference",
     "identity",

@@ -232,6 +232,23 @@ def similar(old: Detail | None, new: Detail | None) -> bool:
     return 2 * max(same, len(set(old.lines) & set(new.lines))) >= longer
 
 
+def common_start(one: str, other: str) -> int:
+    """Characters at the beginning that two texts share, found in widening steps and then by halving: comparing is
+    fast, looping is not, and most texts part early."""
+    low, high, step = 0, min(len(one), len(other)), 64
+    while low < high and one.startswith(other[low : low + step], low):
+        low = min(high, low + step)
+        step *= 2
+    high = min(high, low + step)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one.startswith(other[low:middle], low):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
 def volatile_lines(segment: Segment) -> tuple[tuple[Cause, tuple[int, ...]], ...]:
     """The lines of a segment that would change of themselves, 1-based, by what would change in them; for a text that
     will not be at hand when it is compared."""
@@ -248,4 +265,4 @@ def volatile_lines(segment: Segment) -> tuple[tuple[Cause, tuple[int, ...]], ...
     return tuple((cause, tuple(numbers)) for cause, numbers in found.items())
 
 
-__all__ = ["Difference", "changed", "detail", "difference", "similar", "volatile_lines"]
+__all__ = ["Difference", "changed", "common_start", "detail", "difference", "similar", "volatile_lines"]
