@@ -22,7 +22,7 @@ from otel_promptcache import diagnosis, fingerprint, paths, pricing
 from otel_promptcache._collection import collecting
 from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.fingerprint import SHORT, HashKey
-from otel_promptcache.history import History, Info, Node, Sight, Write
+from otel_promptcache.history import History, Info, Node, Sight, Write, describe
 from otel_promptcache.model import (
     Answer,
     Attribution,
@@ -598,9 +598,7 @@ def _detail(fresh: Sequence[tuple[Info, Segment]]) -> None:
     # The patterns are compiled here rather than while the first miss is diagnosed.
     from otel_promptcache.fingerprint import volatile  # noqa: F401
 
-    for info, segment in fresh:
-        if info.detail is None:
-            info.detail = fingerprint.detail(segment)
+    describe(fresh)
 
 
 def _fingerprint(key: HashKey, sight: Sight) -> Fingerprint:

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from otel_promptcache import diagnosis, fingerprint, pricing
+from otel_promptcache import diagnosis, pricing
 from otel_promptcache.analysis import places
 from otel_promptcache.analysis.exchanges import Exchange
 from otel_promptcache.analysis.places import Place
 from otel_promptcache.fingerprint import HashKey
-from otel_promptcache.history import Sight
+from otel_promptcache.history import Sight, describe
 from otel_promptcache.history.memory import Memory
 from otel_promptcache.model import Cost, Diagnosis, Link, Prompt, Scope, Section, Segment, Usage
 from otel_promptcache.providers.rules import rules_for
@@ -123,8 +123,7 @@ def _sent(memory: Memory, exchange: Exchange, number: int, now: float) -> _Call:
     if not prompt.segments:
         return _Call(prompt, scope, None)
     sight = memory.sent(prompt, scope, now=now, route="", conversation=prompt.conversation_id, link=Link(1, number + 1))
-    for info, segment in sight.fresh:
-        info.detail = fingerprint.detail(segment)
+    describe(sight.fresh)
     return _Call(prompt, scope, sight)
 
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from otel_promptcache import fingerprint
 from otel_promptcache.fingerprint.fields import Field, Leaf, leaves, plain_text
-from otel_promptcache.history import TELLING, Info, Remembered
+from otel_promptcache.history import TELLING, Info, Remembered, describe
 from otel_promptcache.model import Kind, Section, Segment
 from otel_promptcache.providers._wire import server_tool, unmarked
 from otel_promptcache.semconv import Cause, Reason
@@ -153,8 +153,7 @@ def _at_section_end(segments: Sequence[Segment], at: int, before: Info, after: I
 
 def detailed(info: Info, segment: Segment) -> fingerprint.Detail | None:
     """Line hashes of a present segment; made here when the worker has not come to it yet."""
-    if info.detail is None:
-        info.detail = fingerprint.detail(segment)
+    describe([(info, segment)])
     return info.detail
 
 

@@ -7,11 +7,11 @@ when the response ends.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
-from otel_promptcache.fingerprint import Chain, Detail, Digest
+from otel_promptcache.fingerprint import Chain, Detail, Digest, detail
 from otel_promptcache.model import Link, Prompt, Scope, Section, Segment, Usage
 from otel_promptcache.providers._wire import server_tool
 
@@ -46,6 +46,13 @@ class Info:
         self.remembered: Remembered | None = None
         self.last: Sent | None = None
         """The newest request that brought this segment to a place where it had not been."""
+
+
+def describe(fresh: Iterable[tuple[Info, Segment]]) -> None:
+    """Makes the line and loose hashes of segments that are new; it takes longer than the look-up that found them so."""
+    for info, segment in fresh:
+        if info.detail is None:
+            info.detail = detail(segment)
 
 
 def _label(segment: Segment) -> str:
@@ -241,4 +248,4 @@ class History(Protocol):
         ...
 
 
-__all__ = ["TELLING", "Entry", "History", "Info", "Node", "Remembered", "Sent", "Sight", "Write"]
+__all__ = ["TELLING", "Entry", "History", "Info", "Node", "Remembered", "Sent", "Sight", "Write", "describe"]

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import Final
 
-from otel_promptcache import attribution, fingerprint, pricing, snapshot
+from otel_promptcache import attribution, pricing, snapshot
 from otel_promptcache.fingerprint import HashKey
-from otel_promptcache.history import Sight, Write
+from otel_promptcache.history import Sight, Write, describe
 from otel_promptcache.history.memory import Memory
 from otel_promptcache.instrumentation import hooks, patches
 from otel_promptcache.model import Attribution, Link, Observation, Prompt, Scope, Usage
@@ -230,8 +230,7 @@ class _Ear:
         dialect = BY_NAME[prompt.dialect]
         # Here and now: the application may reuse the very objects for its next request, and no verdict of a test may
         # hang on how fast the worker is.
-        for info, segment in sight.fresh:
-            info.detail = fingerprint.detail(segment)
+        describe(sight.fresh)
         sight.fresh = ()
         self._compared[call.number], call.change = self._stability.sent(
             prompt, scope, dialect, number=call.number, route=route, conversation=conversation

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from otel_promptcache import diagnosis, fingerprint, paths
+from otel_promptcache import diagnosis, paths
 from otel_promptcache.fingerprint import HashKey
-from otel_promptcache.history import Sight
+from otel_promptcache.history import Sight, describe
 from otel_promptcache.history.memory import Memory
 from otel_promptcache.model import Link, Prompt, Scope, Usage
 from otel_promptcache.providers import Dialect
@@ -67,8 +67,7 @@ class Stability:
         scope = scope._replace(provider=_ANY_PROVIDER)
         link = Link(0, number)
         sight = self._memory.sent(prompt, scope, now=0.0, route=route, conversation=conversation, link=link)
-        for info, segment in sight.fresh:
-            info.detail = fingerprint.detail(segment)
+        describe(sight.fresh)
         size = sight.nodes[-1].size if sight.nodes else 0
         nothing_read = Usage(input_total=_TOKENS_A_BYTE * size, read=0)
         found = diagnosis.diagnose(prompt, sight, nothing_read, rules_for(_ANY_PROVIDER, prompt.model))
