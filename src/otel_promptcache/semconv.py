@@ -12,31 +12,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from otel_promptcache.vocabulary import (
-    CAUSE_INFO,
-    CAUSE_MEANING,
-    REASON_INFO,
-    STATUS_MEANING,
-    Cause,
-    CauseInfo,
-    Confidence,
-    Reason,
-    ReasonInfo,
-    Status,
-)
-
-__all__ = [
-    "CAUSE_INFO",
-    "CAUSE_MEANING",
-    "REASON_INFO",
-    "STATUS_MEANING",
-    "Cause",
-    "CauseInfo",
-    "Confidence",
-    "Reason",
-    "ReasonInfo",
-    "Status",
-]
+from otel_promptcache.vocabulary import *  # noqa: F403
 
 SCOPE: Final = "otel_promptcache"
 """Instrumentation scope of every span, metric and log record of ours."""
