@@ -1,35 +1,22 @@
-"""The life of one call, and the wall between the host application and us.
-
-A ``Call`` is told what happens (prepared, answered, finished, failed, abandoned) by the hooks, in any order that
-reality offers, and assembles the ``Observation`` that telemetry writes. Nothing raises through it: every entry
-point is walled, errors are counted by room and logged once. Sync and async clients use the same object.
-"""
+"""One call, from the prepared request to the settled account."""
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import logging
 import random
 import re
-import secrets
-from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from time import perf_counter, thread_time, time, time_ns
-from typing import Any, Concatenate, Final, ParamSpec, Protocol
+from time import perf_counter, thread_time, time_ns
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec
 
 from otel_promptcache import diagnosis, fingerprint, pricing
 from otel_promptcache._collection import collecting
-from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.fingerprint import SHORT, HashKey
-from otel_promptcache.history import History, Info, Node, Sight, Write
+from otel_promptcache.history import Info, Node, Sight, Write
 from otel_promptcache.model import (
     Answer,
-    Attribution,
     Cost,
     Fingerprint,
-    Link,
     Observation,
     Prompt,
     Scope,
@@ -37,247 +24,22 @@ from otel_promptcache.model import (
     Segment,
     Usage,
 )
+from otel_promptcache.observer.breaker import GROSS_OVERRUN, STRIKES
+from otel_promptcache.observer.recording import Recorder
 from otel_promptcache.providers import Dialect, provider_for
 from otel_promptcache.providers.rules import rules_for
-from otel_promptcache.settings import Live, Mode, Settings
-from otel_promptcache.worker import Worker
+from otel_promptcache.settings import Mode, Settings
 
-log = logging.getLogger("otel_promptcache")
+if TYPE_CHECKING:
+    from otel_promptcache.observer import Observer
 
 P = ParamSpec("P")
 
-STRIKES: Final = 5
-STRIKE_WINDOW: Final = 60.0
-PAUSE: Final = 60.0
-MAX_CREDENTIALS: Final = 10_000
-MAX_SAID: Final = 100
-_NOT_DIAGNOSIS: Final = frozenset({"pricing", "worker", "tap"})
-"""Rooms whose errors would not end if diagnosis paused."""
-FIRST_CALL_WAIT: Final = 0.01
-"""Seconds that the first call of a process waits, at most, for price data that is still being loaded."""
 _ERROR_KIND: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 DETAIL_JOBS: Final = 64
 """Jobs that hold text of prompts, at most: line hashes are dispensable, memory is not."""
 MAX_NAME: Final = 256
 """Characters kept of an id, a model's name, an error type: they come over the wire, and go into spans and labels."""
-GROSS_OVERRUN: Final = 10.0
-"""A call over the budget is one strike; one this many times over it opens the breaker alone."""
-
-
-class Recorder(Protocol):
-    """Telemetry's side of one call."""
-
-    @property
-    def link(self) -> Link | None:
-        """Ids of the span that stands for the call."""
-        ...
-
-    @property
-    def attribution(self) -> Attribution: ...
-
-    @property
-    def own(self) -> object | None:
-        """The span made for this call, to be current while the request is under way."""
-        ...
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The metric labels of the call, opaque to everybody else."""
-        ...
-
-    def usage(self, seen: Observation) -> None:
-        """The verdict is known; the span may end at any moment after this."""
-        ...
-
-    def close(self, seen: Observation) -> None:
-        """The call is over. ``seen`` is complete, but for a cost that may follow with ``settle``."""
-        ...
-
-    def settle(self, seen: Observation) -> None:
-        """Everything is known: metrics, ledger, end of an own span. May run on the worker's thread."""
-        ...
-
-
-class Telemetry(Protocol):
-    """Where observations go."""
-
-    def begin(self, seen: Observation, started_ns: int) -> Recorder: ...
-
-    def prompt_map(self, seen: Observation, prompt: Prompt, sight: Sight) -> None: ...
-
-    def trouble(self, where: str) -> None: ...
-
-    def overhead(self, spent: Mapping[str, float]) -> None:
-        """Our own seconds on the caller's thread in one call, by phase."""
-        ...
-
-    def unread(self, writes: list[Write]) -> None: ...
-
-
-class Breaker:
-    """Falls back to counting tokens when diagnosis fails or takes too long too often.
-
-    It has no lock: a strike more or less between threads does not matter, a lock held across a fork would.
-    """
-
-    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
-        self._clock = clock
-        self._strikes: deque[float] = deque(maxlen=STRIKES)
-        self._open_until = 0.0
-        self._said = False
-
-    def strike(self, why: str, weight: int = 1) -> None:
-        now = self._clock()
-        self._strikes.extend([now] * weight)
-        if len(self._strikes) < STRIKES or now - self._strikes[0] > STRIKE_WINDOW:
-            return
-        self._strikes.clear()
-        self._open_until = now + PAUSE
-        if not self._said:
-            self._said = True
-            log.warning(
-                "otel-promptcache: diagnosis pauses for %d s (%s); tokens and cost go on. "
-                "OTEL_PROMPTCACHE_BUDGET_MS sets the limit, OTEL_PROMPTCACHE_MODE=tokens turns diagnosis off",
-                PAUSE,
-                why,
-            )
-
-    @property
-    def open(self) -> bool:
-        return self._open_until > 0.0 and self._clock() < self._open_until
-
-
-class Observer:
-    """What all calls of a process share."""
-
-    def __init__(
-        self,
-        live: Live,
-        key: HashKey,
-        history: History,
-        telemetry: Telemetry,
-        clock: Callable[[], float] = time,
-    ) -> None:
-        self.live = live
-        self.key = key
-        self.history = history
-        self.telemetry = telemetry
-        self.clock = clock
-        self.worker = Worker(lambda error: self.trouble("worker", error))
-        self.breaker = Breaker()
-        self.errors: Counter[str] = Counter()
-        self._said: set[tuple[str, str]] = set()
-        self._unpriced: set[tuple[str, str]] = set()
-        self._waited_for_prices = False
-        self.no_prices = False
-        """Set when the price data cannot be loaded: costs are then left out, and nobody waits for them."""
-        self._credentials: dict[int, str] = {}
-        self._renew_ids()
-        after_fork_in_child(self._renew_ids)
-
-    def _renew_ids(self) -> None:
-        """A process tells its calls apart by counting; processes, forked ones too, by a random beginning."""
-        self._process, self._count = secrets.token_hex(5), itertools.count(1)
-
-    def next_id(self) -> str:
-        """A new call id: 16 hexadecimal digits or more."""
-        return f"{self._process}{next(self._count):06x}"
-
-    def trouble(self, where: str, error: Exception) -> None:
-        """An error of ours: counted, logged once for each room and type, never raised."""
-        # Should telling fail too, nothing is left that could be told anybody without risk to the host.
-        with contextlib.suppress(Exception):
-            self._tell(where, error)
-
-    def _tell(self, where: str, error: Exception) -> None:
-        self.errors[where] += 1
-        self.telemetry.trouble(where)
-        kind = type(error).__name__
-        if (where, kind) not in self._said and len(self._said) < MAX_SAID:
-            self._said.add((where, kind))
-            # Neither message nor values: they could quote the prompt.
-            log.warning(
-                "otel-promptcache: %s in %s%s; the application is not affected. Further ones are counted in "
-                "promptcache.internal.errors",
-                kind,
-                where,
-                _origin(error),
-            )
-        if where not in _NOT_DIAGNOSIS:
-            self.breaker.strike(f"errors in {where}")
-
-    def open(self, dialect: Dialect) -> Call | None:
-        """A call that is about to be made, or None when nothing is to be observed."""
-        settings = self.live.current()
-        if settings.mode is Mode.OFF:
-            return None
-        self.worker.start()
-        return Call(self, dialect, settings)
-
-    def load_prices(self) -> None:
-        """Starts loading price data in the background."""
-        settings = self.live.current()
-        if settings.mode is not Mode.OFF and settings.prices and not pricing.ready():
-            self.worker.submit(self._load_prices)
-
-    def _load_prices(self) -> None:
-        try:
-            pricing.load()
-        except Exception as error:
-            self.no_prices = True
-            self.trouble("pricing", error)
-
-    def prices_ready(self) -> bool:
-        """Whether costs can be computed now; the first call of a process waits a moment for it."""
-        if pricing.ready():
-            return True
-        if not self._waited_for_prices:
-            self._waited_for_prices = True
-            return pricing.wait(FIRST_CALL_WAIT)
-        return False
-
-    def credential(self, secret: str) -> str:
-        """A keyed digest that tells accounts apart; the secret itself is kept nowhere."""
-        if not secret:
-            return ""
-        fast = hash(secret)
-        token = self._credentials.get(fast)
-        if token is None:
-            if len(self._credentials) >= MAX_CREDENTIALS:
-                self._credentials.clear()
-            token = self._credentials[fast] = self.key.token(secret)
-        return token
-
-    def sweep(self) -> None:
-        """Reports writes that ran out unread. Called when metrics are collected."""
-        try:
-            unread = self.history.expired_writes(self.clock())
-            if unread:
-                self.telemetry.unread(unread)
-        except Exception as error:
-            self.trouble("history", error)
-
-    def unpriced(self, provider: str, model: str) -> None:
-        if (provider, model) not in self._unpriced and len(self._unpriced) < 1000:
-            self._unpriced.add((provider, model))
-            log.warning(
-                "otel-promptcache: no price is known for model %r of provider %r; its cost is left out "
-                "(counted in promptcache.unpriced.calls)",
-                model,
-                provider,
-            )
-
-
-def _origin(error: Exception) -> str:
-    """`` (file.py:12)``: where an error of ours arose, by the innermost frame of this package."""
-    found = ""
-    trace = error.__traceback__
-    while trace is not None:
-        name = trace.tb_frame.f_code.co_filename
-        if "otel_promptcache" in name:
-            found = f" ({name.rpartition('otel_promptcache')[2].lstrip('/')}:{trace.tb_lineno})"
-        trace = trace.tb_next
-    return found
 
 
 def walled(
