@@ -13,7 +13,7 @@ from decimal import Decimal
 from enum import IntEnum
 from typing import NamedTuple, overload
 
-from otel_promptcache.semconv import Cause, Reason, Status
+from otel_promptcache.semconv import Agreement, Cause, Reason, Status
 
 
 class Section(IntEnum):
@@ -315,6 +315,9 @@ class Observation:
     hit_depth: float | None = None
     lost_usd: Decimal | None = None
     native: tuple[tuple[str, str | int], ...] = ()
+    native_asked_by: str = ""
+    """Who asked for the provider's verdict, where it was asked for."""
+    agreement: Agreement | None = None
     response_model: str = ""
     response_id: str = ""
     finish_reasons: tuple[str, ...] = ()

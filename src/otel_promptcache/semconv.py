@@ -180,7 +180,28 @@ ATTRIBUTION: Final = _field(
 NATIVE: Final = _field(
     "promptcache.native",
     "string",
-    "Prefix of the provider's own verdict, verbatim: `.type`, `.missed_tokens`.",
+    "Prefix of the provider's own verdict, verbatim: `.type`, `.reason`, `.missed_tokens`, `.reusable_tokens`; "
+    "type `null`: it was asked and saw no difference.",
+)
+NATIVE_ASKED_BY: Final = _field(
+    "promptcache.native.asked_by",
+    "string",
+    "Who asked for that verdict: `application`, or `instrumentation` (OTEL_PROMPTCACHE_NATIVE_DIAGNOSTICS).",
+    cardinality="low",
+)
+NATIVE_AGREEMENT: Final = _field(
+    "promptcache.native.agreement",
+    "string",
+    "How it goes with ours; see Agreement.",
+    "span, metric, ledger",
+    "low",
+)
+NATIVE_VERDICT: Final = _field(
+    "promptcache.native.verdict",
+    "string",
+    "The provider's verdict as one word: its reason, else its type.",
+    "metric",
+    "low",
 )
 SCHEMA_VERSION: Final = _field(
     "promptcache.schema", "int", "Version of these meanings.", "span, ledger, prompt map", "low"
@@ -303,6 +324,12 @@ M_LOST_COST: Final = _metric("promptcache.lost.cost", "USD", "Money lost to miss
 M_UNREAD: Final = _metric(
     "promptcache.write.unread.cost", "USD", "Premium of writes that expired unread.", labels=(TTL,)
 )
+M_NATIVE: Final = _metric(
+    "promptcache.native.calls",
+    "{call}",
+    "Calls with a verdict of the provider's own, beside ours.",
+    labels=(REASON, NATIVE_VERDICT, NATIVE_AGREEMENT),
+)
 M_UNPRICED: Final = _metric("promptcache.unpriced.calls", "{call}", "Calls whose model has no known price.")
 M_NO_USAGE: Final = _metric("promptcache.usage_missing.calls", "{call}", "Calls without usage in the response.")
 M_ERRORS: Final = _metric("promptcache.internal.errors", "{error}", "Errors of ours, contained.", labels=(WHERE,))
@@ -365,6 +392,25 @@ STATUS_MEANING: Final[dict[Status, str]] = {
     Status.COLD: "Nothing was expected: a first request.",
     Status.UNCACHEABLE: "The provider's rules forbid a hit: too short, or nothing marked.",
     Status.UNKNOWN: "The response carried no usage.",
+}
+
+
+class Agreement(StrEnum):
+    """How the provider's own verdict goes with ours."""
+
+    AGREE = "agree"
+    OURS = "ours"
+    THEIRS = "theirs"
+    UNDECIDED = "undecided"
+    SILENT = "silent"
+
+
+AGREEMENT_MEANING: Final[dict[Agreement, str]] = {
+    Agreement.AGREE: "Both say the same.",
+    Agreement.OURS: "They differ, and the token counts bear ours out.",
+    Agreement.THEIRS: "They differ, and the provider names a change where we found none.",
+    Agreement.UNDECIDED: "They differ, and nothing in the response says who is right.",
+    Agreement.SILENT: "One of the two has no verdict: pending, not found, unavailable, no usage.",
 }
 
 

@@ -53,6 +53,17 @@ def _flag(text: str) -> bool:
     raise SettingError("takes true or false")
 
 
+def _share(text: str) -> float:
+    try:
+        return float(_flag(text))
+    except SettingError:
+        pass
+    try:
+        return _number(0, 1)(text)
+    except SettingError:
+        raise SettingError("takes true, false, or a share from 0 to 1") from None
+
+
 def _choice(kind: type[StrEnum]) -> Callable[[str], StrEnum]:
     def parse(text: str) -> StrEnum:
         try:
@@ -122,6 +133,15 @@ class Settings:
         ("team", "feature"), _names, "Attribution keys that become metric labels, comma separated"
     )
     baggage_keys: tuple[str, ...] = _setting((), _names, "W3C baggage members taken over as attribution")
+    native_diagnostics: float = _setting(
+        0.0,
+        _share,
+        "Share of conversations (`true`: all) whose requests ask the provider for its own cache verdict; the only "
+        "setting by which a request is changed",
+    )
+    native_hosts: tuple[str, ...] = _setting(
+        (), _names, "Further hosts that take this question: gateways in front of Anthropic or OpenAI, comma separated"
+    )
     token_usage_metric: bool = _setting(False, _flag, "Also record the older histogram `gen_ai.client.token.usage`")
     history_segments: int = _setting(
         100_000, _count(100, 100_000_000), "Prompt segments remembered in this process, at most (read at the start)"

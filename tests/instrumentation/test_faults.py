@@ -36,6 +36,7 @@ OUTSIDE = {
     # Not ours to contain: what stands in somebody else's stack is the wall itself, and is a few lines for that reason.
     "instrumentation/hooks.py:request": "stands in the SDK's stack; everything it calls is contained by it",
     "instrumentation/hooks.py:async_request": "the same for the asynchronous client",
+    "instrumentation/hooks.py:_left": "the part of both that is run when the request has raised",
     "instrumentation/hooks.py:build_request": "the same",
     "instrumentation/hooks.py:process_response": "the same",
     "instrumentation/tap.py:Tapped.__init__": "makes what the HTTP library will call; its caller is contained",
@@ -196,6 +197,11 @@ class Application:
             self.clients.anthropic.messages.create(stream=True, **asked(number, model="claude-sonnet-4-6+error"))
         )
 
+    def call9_question_refused(self, number):
+        if self.telemetry.witness is not None:
+            self.telemetry.witness._stages.clear()
+        return self.clients.anthropic.messages.create(**asked(number, model="claude-sonnet-4-6+refuse"))
+
     def call9_unknown_model(self, number):
         return self.clients.anthropic.messages.create(**asked(number, model="claude-of-nowhere"))
 
@@ -222,6 +228,9 @@ def application(connect, provider, http, streamed, observe):
     def respond(request):
         headers = {name.lower(): value for name, value in request.headers.items()}
         ask = provider.hear(request.url.path, headers, request.content)
+        if "refuse" in ask.words and "diagnostics" in ask.body:
+            error = {"type": "invalid_request_error", "message": "diagnostics: Extra inputs are not permitted"}
+            return http.Response(400, json={"type": "error", "error": error})
         ask.usage = USAGE if "/messages" in ask.path else None
         ask.raw = b""  # answers differ by nothing but the kind of request
         status, kind, parts, encoding = provider.answers(ask)
@@ -231,7 +240,7 @@ def application(connect, provider, http, streamed, observe):
         return http.Response(status, headers={"content-type": kind}, content=b"".join(parts))
 
     application = Application(
-        connect(respond=respond), SimpleNamespace(tracer=trace.get_tracer("nobody"), collect=lambda: None)
+        connect(respond=respond), SimpleNamespace(tracer=trace.get_tracer("nobody"), collect=lambda: None, witness=None)
     )
     yield application
     application.runner.run(application.clients.aclose())
@@ -351,8 +360,12 @@ class Trial:
         self.expected, took = self.run(self.names)
         assert self.run(self.names)[0] == self.expected
         self.patience = took + SLOWER
-        self.telemetry = application.telemetry = observe(ledger="true", prompt_map="true", budget_ms="0")
+        # With every option on: whatever is done for any of them may fail, too.
+        self.telemetry = application.telemetry = observe(
+            ledger="true", prompt_map="true", native_diagnostics="true", budget_ms="0"
+        )
         self.observer = runtime.running().observer
+        self.telemetry.witness = self.observer.witness
         self.table = runtime.running().telemetry.table
         self.lines = Lines()
         self.run(self.names)  # imports and first times are over

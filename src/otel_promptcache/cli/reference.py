@@ -76,7 +76,11 @@ def _verdicts() -> str:
         ("`promptcache.cause`", "meaning"),
         ((f"`{cause}`", meaning) for cause, meaning in semconv.CAUSE_MEANING.items()),
     )
-    return f"## Status, reason, cause\n\n{statuses}\n{reasons}\n{causes}"
+    agreements = _table(
+        ("`promptcache.native.agreement`", "meaning"),
+        ((f"`{agreement}`", meaning) for agreement, meaning in semconv.AGREEMENT_MEANING.items()),
+    )
+    return f"## Status, reason, cause\n\n{statuses}\n{reasons}\n{causes}\n{agreements}"
 
 
 def _lifetime(row: rules.Rules) -> str:

@@ -23,6 +23,7 @@ from otel_promptcache.history import History
 from otel_promptcache.observer.breaker import Breaker
 from otel_promptcache.observer.call import Call
 from otel_promptcache.observer.recording import Recorder, Telemetry
+from otel_promptcache.observer.witness import Question, Witness
 from otel_promptcache.providers import Dialect
 from otel_promptcache.settings import Live, Mode
 from otel_promptcache.worker import Worker
@@ -55,6 +56,7 @@ class Observer:
         self.clock = clock
         self.worker = Worker(lambda error: self.trouble("worker", error))
         self.breaker = Breaker()
+        self.witness = Witness()
         self.errors: Counter[str] = Counter()
         self._said: set[tuple[str, str]] = set()
         self._unpriced: set[tuple[str, str]] = set()
@@ -170,4 +172,4 @@ def _origin(error: Exception) -> str:
     return found
 
 
-__all__ = ["Breaker", "Call", "Observer", "Recorder", "Telemetry"]
+__all__ = ["Breaker", "Call", "Observer", "Question", "Recorder", "Telemetry"]

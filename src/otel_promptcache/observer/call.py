@@ -24,9 +24,11 @@ from otel_promptcache.model import (
     Segment,
     Usage,
 )
+from otel_promptcache.observer import witness
 from otel_promptcache.observer.breaker import GROSS_OVERRUN, STRIKES
 from otel_promptcache.observer.recording import Recorder
-from otel_promptcache.providers import Dialect, provider_for
+from otel_promptcache.observer.witness import Question
+from otel_promptcache.providers import Dialect, native, provider_for
 from otel_promptcache.providers.rules import rules_for
 from otel_promptcache.settings import Mode, Settings
 
@@ -67,6 +69,7 @@ class Call:
     """One logical call to a provider, retries included. Told of events; finished exactly once."""
 
     __slots__ = (
+        "_asked",
         "_closed",
         "_prompt",
         "_recorder",
@@ -77,6 +80,7 @@ class Call:
         "diagnosing",
         "dialect",
         "observer",
+        "question",
         "settings",
         "spent",
     )
@@ -97,6 +101,10 @@ class Call:
         self._prompt: Prompt | None = None
         self._sight: Sight | None = None
         self._closed = False
+        self._asked: str | None = None
+        """The response that the application itself asks the provider to compare with; empty where it only opts in."""
+        self.question: Question | None = None
+        """What is to be added to the request, and then: what was."""
 
     @property
     def recorder(self) -> Recorder | None:
@@ -110,6 +118,7 @@ class Call:
         """The final body is about to be serialised (first attempt) or sent again (later ones)."""
         if self._seen is not None:
             self._seen.attempts += 1
+            self._sent_again()
             return
         observer, settings = self.observer, self.settings
         model = body.get("model")
@@ -126,6 +135,7 @@ class Call:
         self._recorder = observer.telemetry.begin(seen, self._started_ns)
         seen.attribution = self._recorder.attribution
         seen.conversation = seen.attribution.conversation
+        self._asked = native.asked(self.dialect.name, body)
         if settings.mode is Mode.DIAGNOSE and not observer.breaker.open and _chosen(settings.percent):
             self._look_up(body, credential)
 
@@ -154,6 +164,8 @@ class Call:
             seen.fingerprint = _fingerprint(observer.key, sight)
             seen.lineage = sight.sent.lineage
             self._prompt, self._sight = prompt, sight
+            if self.settings.native_diagnostics and self._asked is None:
+                self.question = observer.witness.question(seen, sight, self.settings)
             if sight.fresh:
                 fresh = sight.fresh
                 observer.worker.submit(lambda: _detail(fresh), DETAIL_JOBS)
@@ -161,6 +173,24 @@ class Call:
             observer.trouble("fingerprint", error)
         finally:
             self.diagnosing = thread_time() - started
+
+    def _sent_again(self) -> None:
+        """A span that stood for the first attempt only, and has ended with it, is not where the rest belongs."""
+        if self._recorder is not None:
+            self._recorder.sent_again()
+            if self._sight is not None:
+                self._sight.sent.link = self._recorder.link
+
+    def unasked(self) -> None:
+        """The question could not be added to the request, or not to one of this client."""
+        self.question = None
+
+    @walled("witness", "request")
+    def refused(self) -> None:
+        """The provider did not take the question. The request is made again without it, as the same call."""
+        question, self.question = self.question, None
+        if question is not None:
+            self.observer.witness.refused(question)
 
     @walled("response", "response")
     def begun(self, *, streaming: bool) -> None:
@@ -195,6 +225,7 @@ class Call:
         if answer.usage is not None:
             seen.usage = answer.usage
             self._judge(seen)
+            self._compare(seen)
             if self._recorder is not None:
                 self._recorder.usage(seen)
 
@@ -297,6 +328,19 @@ class Call:
         if priced and observer.prices_ready():
             self._price(seen)
 
+    def _compare(self, seen: Observation) -> None:
+        """Sets the provider's own verdict beside ours, whoever asked for it."""
+        question, asked = self.question, self._asked
+        if (question is None or not question.previous_id) and not asked and not seen.native:
+            return
+        seen.native = seen.native or (("type", native.UNCHANGED),)
+        seen.native_asked_by = "application" if asked is not None else "instrumentation" if question is not None else ""
+        if seen.diagnosis is not None:
+            try:
+                seen.agreement = witness.agreement(witness.word(seen.native), seen.diagnosis)
+            except Exception as error:
+                self.observer.trouble("witness", error)
+
     def _diagnose(self, seen: Observation, prompt: Prompt, sight: Sight) -> None:
         rules = rules_for(seen.provider, prompt.model)
         verdict = diagnosis.diagnose(prompt, sight, seen.usage, rules)
@@ -334,6 +378,8 @@ class Call:
                 labels = self._recorder.labels if self._recorder is not None else ()
                 write = Write(ttl, seen.at + ttl, float(premium), labels)
         usage = None if seen.error_type else seen.usage
+        if seen.response_id and (self.question is not None or self._asked is not None):
+            self.observer.witness.recorded(seen.response_id)
         self.observer.history.ended(sight, usage, seen.response_id, write)
         if self.settings.prompt_map and self._prompt is not None:
             prompt = self._prompt

@@ -30,6 +30,10 @@ class Recorder(Protocol):
         """The metric labels of the call, opaque to everybody else."""
         ...
 
+    def sent_again(self) -> None:
+        """The request goes out once more."""
+        ...
+
     def usage(self, seen: Observation) -> None:
         """The verdict is known; the span may end at any moment after this."""
         ...

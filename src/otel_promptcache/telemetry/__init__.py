@@ -24,6 +24,7 @@ from otel_promptcache._version import __version__
 from otel_promptcache.fingerprint import SHORT, Chain, HashKey
 from otel_promptcache.history import Sight, Write
 from otel_promptcache.model import Attribution, Observation, Prompt
+from otel_promptcache.observer import witness
 from otel_promptcache.providers.rules import TTL_NAMES
 from otel_promptcache.semconv import Metric
 from otel_promptcache.settings import Live, Settings
@@ -130,6 +131,7 @@ class Telemetry:
                 observed(metric, partial(book.table.column, column, metric.labels, zeros=zeros))
             observed(semconv.M_COST, book.table.costs)
             observed(semconv.M_UNREAD, book.table.unread)
+            observed(semconv.M_NATIVE, book.table.native)
             observed(semconv.M_ERRORS, book.table.errors)
         self._duration = histogram(semconv.M_DURATION)
         self._first_chunk = histogram(semconv.M_FIRST_CHUNK)
@@ -211,6 +213,9 @@ class Telemetry:
 
     def _count(self, row: Labels, where: Context, seen: Observation, unpriced: bool, owned_elsewhere: bool) -> None:  # noqa: FBT001
         self.table.add(row, seen, unpriced=unpriced)
+        if seen.agreement is not None and seen.diagnosis is not None:
+            ours = seen.diagnosis.reason
+            self.table.add_native(row, ours.value if ours else "", witness.label(seen.native), seen.agreement.value)
         labels = label_attributes(row)
         labels[semconv.OPERATION] = OPERATION
         if self.live.value.token_usage_metric and seen.usage is not None:

@@ -39,7 +39,7 @@ class SpanRecorder:
         self._owner: Span | None = None
         self._said: Attributes = {}
         self._linked = False
-        parent = context.get_current()
+        self._parent = parent = context.get_current()
         if self._settings.spans is not Spans.NEVER:
             if self._settings.spans is Spans.AUTO:
                 self._owner = telemetry.owners.claim()
@@ -66,6 +66,16 @@ class SpanRecorder:
     def own(self) -> Span | None:
         """The span made for this call, to be current while the request is under way."""
         return self._own
+
+    def sent_again(self) -> None:
+        """Some SDKs have a span of their own around each time that a request is made."""
+        owner = self._owner
+        if owner is None or owner.is_recording():
+            return
+        newer = self._telemetry.owners.claim()
+        if newer is not None:
+            self.span = self._owner = newer
+            self.context = trace.set_span_in_context(newer, self._parent)
 
     def usage(self, seen: Observation) -> None:
         owner = self._owner
@@ -206,14 +216,14 @@ def all_attributes(seen: Observation) -> Attributes:
         found[semconv.ROUTE] = said.route
     if said.keys or said.strategy or said.prompt_name:
         found |= attribution_attributes(said)
+    if seen.native:
+        _tell_witness(found, seen)
     print_ = seen.fingerprint
     if print_ is not None:
         found[semconv.PREFIX_ID] = print_.prefix_id
         found[semconv.LINEAGE_ID] = seen.lineage
         found[semconv.FINGERPRINT] = print_.sections
         found[semconv.KEY_ID] = print_.key_id
-    for name, value in seen.native:
-        found[f"{semconv.NATIVE}.{name}"] = value
     if seen.hit_depth is not None:
         found[semconv.HIT_DEPTH] = round(seen.hit_depth, 4)
     found[semconv.SCHEMA_VERSION] = semconv.SCHEMA
@@ -244,6 +254,16 @@ def _tell_verdict(found: Attributes, seen: Observation) -> None:
             found[semconv.USAGE_AVAILABLE] = False
     elif usage.read is not None and usage.input_total:
         found[semconv.HIT_RATIO] = usage.read / usage.input_total
+
+
+def _tell_witness(found: Attributes, seen: Observation) -> None:
+    """What the provider itself says about its cache, and how that goes with ours."""
+    for name, value in seen.native:
+        found[f"{semconv.NATIVE}.{name}"] = value
+    if seen.agreement is not None:
+        found[semconv.NATIVE_AGREEMENT] = seen.agreement.value
+    if seen.native_asked_by:
+        found[semconv.NATIVE_ASKED_BY] = seen.native_asked_by
 
 
 def _tell_money(found: Attributes, seen: Observation) -> None:
