@@ -410,7 +410,7 @@ AGREEMENT_MEANING: Final[dict[Agreement, str]] = {
     Agreement.OURS: "They differ, and the token counts bear ours out.",
     Agreement.THEIRS: "They differ, and the provider names a change where we found none.",
     Agreement.UNDECIDED: "They differ, and nothing in the response says who is right.",
-    Agreement.SILENT: "One of the two has no verdict: pending, not found, unavailable, no usage.",
+    Agreement.SILENT: "One of the two has no verdict: pending, not found, unavailable; nothing was expected, no usage.",
 }
 
 

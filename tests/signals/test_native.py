@@ -61,7 +61,7 @@ ANTHROPIC: list[tuple[str, dict[str, Any], dict[str, Any], Reason | None]] = [
     (
         "model",
         {"model": "claude-sonnet-4-5"},
-        {"type": "model_changed", "missed_tokens": 2000, "agreement": "undecided"},
+        {"type": "model_changed", "missed_tokens": 2000, "agreement": "silent"},
         None,
     ),
     (
@@ -178,7 +178,7 @@ MISS, HIT, COLD = Status.MISS, Status.HIT, Status.COLD
 JUDGED = [
     # What the provider says, our status, reason and cause, and the outcome.
     ("null", HIT, None, None, Agreement.AGREE),
-    ("null", COLD, None, None, Agreement.AGREE),
+    ("null", COLD, None, None, Agreement.SILENT),
     ("null", MISS, Reason.TTL_EXPIRED, None, Agreement.AGREE),  # it compares prompts, not lifetimes
     ("null", MISS, Reason.UNKNOWN, None, Agreement.AGREE),
     ("null", MISS, Reason.SYSTEM_CHANGED, Cause.EDITED, Agreement.UNDECIDED),
@@ -190,7 +190,7 @@ JUDGED = [
     ("system_changed", MISS, Reason.TOOLS_CHANGED, None, Agreement.UNDECIDED),
     ("system_changed", MISS, Reason.UNKNOWN, None, Agreement.THEIRS),
     ("system_changed", HIT, None, None, Agreement.OURS),
-    ("system_changed", COLD, None, None, Agreement.UNDECIDED),
+    ("system_changed", COLD, None, None, Agreement.SILENT),
     ("tools_changed", MISS, Reason.TTL_EXPIRED, None, Agreement.UNDECIDED),
     ("model_changed", MISS, Reason.PARAMETERS_CHANGED, Cause.SPEED, Agreement.AGREE),
     ("input_changed", MISS, Reason.SYSTEM_CHANGED, None, Agreement.AGREE),

@@ -46,37 +46,56 @@ class Reading:
     """Events that had come before: an export is retried when its answer is lost."""
 
 
-def calls(lines: Iterable[str], reading: Reading) -> Iterator[LedgerCall]:
-    """The calls in a ledger, each once, in the order of the file. Lines that are no JSON are counted, not raised: the
-    last line of a file that is being written is cut off."""
+class Event(NamedTuple):
+    """One log event: its attributes, POSIX seconds, and the trace it belongs to, as the file has it."""
+
+    attributes: dict[str, Any]
+    at: float
+    trace: str
+
+
+def events(name: str, lines: Iterable[str], reading: Reading) -> Iterator[Event]:
+    """The events of one name, each call's once, in the order of the file. Lines that are no JSON are counted, not
+    raised: the last line of a file that is being written is cut off."""
     known: set[str] = set()
     for line in lines:
         reading.lines += 1
-        if semconv.EVENT_CALL not in line:
+        if name not in line:
             reading.unreadable += bool(line.strip()) and not line.rstrip().endswith("}")
             continue
         try:
-            found = list(_events(json.loads(line)))
+            found = list(_events(name, json.loads(line)))
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
             reading.unreadable += 1
             continue
-        for call in found:
-            if call.identity in known:
+        for event in found:
+            identity = str(event.attributes.get(semconv.CALL_ID) or "")
+            if identity in known:
                 reading.repeated += 1
                 continue
-            if call.identity:
-                known.add(call.identity)
-            yield call
+            if identity:
+                known.add(identity)
+            yield event
 
 
-def _events(document: Mapping[str, Any]) -> Iterator[LedgerCall]:
+def calls(lines: Iterable[str], reading: Reading) -> Iterator[LedgerCall]:
+    """The calls in a ledger."""
+    for event in events(semconv.EVENT_CALL, lines, reading):
+        try:
+            yield _call(event.attributes, event.at)
+        except (ValueError, TypeError):
+            reading.unreadable += 1
+
+
+def _events(name: str, document: Mapping[str, Any]) -> Iterator[Event]:
     for resource in document.get("resourceLogs", ()):
         for scope in resource.get("scopeLogs", ()):
             for record in scope.get("logRecords", ()):
                 found = {pair["key"]: _value(pair["value"]) for pair in record.get("attributes", ())}
                 # Exporters older than the field of its own send the name as an attribute.
-                if semconv.EVENT_CALL in (record.get("eventName"), found.get("event.name")):
-                    yield _call(found, int(record.get("timeUnixNano") or record["observedTimeUnixNano"]) / 1e9)
+                if name in (record.get("eventName"), found.get("event.name")):
+                    at = int(record.get("timeUnixNano") or record["observedTimeUnixNano"]) / 1e9
+                    yield Event(found, at, str(record.get("traceId") or ""))
 
 
 def _value(value: Mapping[str, Any]) -> Any:

@@ -136,6 +136,9 @@ _NO_VERDICT: Final = frozenset(
 )
 
 
+_NOTHING_EXPECTED: Final = frozenset({Status.COLD, Status.UNCACHEABLE, Status.UNKNOWN})
+
+
 def word(said: tuple[tuple[str, str | int], ...]) -> str:
     """The provider's verdict as one word: its reason where it gives one, else the type of its answer."""
     told = dict(said)
@@ -150,9 +153,10 @@ def label(said: tuple[tuple[str, str | int], ...]) -> str:
 
 def agreement(theirs: str, verdict: Diagnosis) -> Agreement:
     """How the provider's word and our verdict go together. Where they do not, the token counts are the judge; what
-    they do not settle is undecided. Words that are no verdict (pending, not found, one we do not know) are silence."""
+    they do not settle is undecided. Words that are no verdict (pending, not found, one we do not know) are silence, and
+    so is a request of which we expected nothing: the provider was given what may well be another conversation's."""
     status, reason, cause = verdict.status, verdict.reason, verdict.cause
-    if status is Status.UNKNOWN or theirs not in _SAME.keys() | _UNCHANGED:
+    if status in _NOTHING_EXPECTED or theirs not in _SAME.keys() | _UNCHANGED:
         return Agreement.SILENT
     if theirs == "cache_hit" and status is Status.MISS:
         return Agreement.OURS  # the counts say that nothing was read
