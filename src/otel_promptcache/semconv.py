@@ -104,6 +104,8 @@ ERROR_TYPE: Final = _field(
     "span, metric, ledger",
     "low",
 )
+SERVICE_VERSION: Final = "service.version"
+"""Of the resource; the journal says which one changed a prefix."""
 RESEND_COUNT: Final = _field("http.request.resend_count", "int", "Attempts after the first.", cardinality="low")
 
 # --- Ours: verdict ------------------------------------------------------------------------------------------
@@ -254,6 +256,47 @@ MAP_TRUNCATED: Final = _field(
 )
 
 
+# --- Ours: the change journal ---------------------------------------------------------------------------------
+
+_CHANGED: Final = "journal"
+CHANGE_PATTERN: Final = _field("promptcache.change.pattern", "string", "See Pattern.", _CHANGED, "low")
+CHANGE_SECTION: Final = _field(
+    "promptcache.change.section", "string", "`tools`, `system` or `parameters`.", _CHANGED, "low"
+)
+CHANGE_OLD: Final = _field(
+    "promptcache.change.old.fingerprint",
+    "string",
+    "`section:digest` of the prefix as it was.",
+    _CHANGED,
+    content=Content.HASH,
+)
+CHANGE_NEW: Final = _field(
+    "promptcache.change.new.fingerprint", "string", "The same, as it is now.", _CHANGED, content=Content.HASH
+)
+CHANGE_OLD_SERVICE: Final = _field(
+    "promptcache.change.old.service.version",
+    "string",
+    "`service.version` of the process that first sent the old prefix.",
+    _CHANGED,
+    "bounded",
+)
+CHANGE_NEW_SERVICE: Final = _field(
+    "promptcache.change.new.service.version", "string", "The same of the new one.", _CHANGED, "bounded"
+)
+CHANGE_OLD_PROMPT: Final = _field(
+    "promptcache.change.old.prompt.version", "string", "Version from `prompt()` of the old prefix.", _CHANGED, "bounded"
+)
+CHANGE_NEW_PROMPT: Final = _field(
+    "promptcache.change.new.prompt.version", "string", "The same of the new one.", _CHANGED, "bounded"
+)
+CHANGE_RATE: Final = _field(
+    "promptcache.change.calls_per_hour",
+    "int",
+    "Calls with this prompt in an hour: those that the change affects.",
+    _CHANGED,
+)
+
+
 # --- Metrics ------------------------------------------------------------------------------------------------
 
 
@@ -367,6 +410,9 @@ OVERFLOW: Final = "__other__"
 EVENT_CALL: Final = "promptcache.call"
 """Ledger: one log record a call, whatever a sampler says."""
 
+EVENT_CHANGED: Final = "promptcache.prefix.changed"
+"""Journal: one log record where a route's stable prefix took a new digest. Its trace is that of the first such call."""
+
 EVENT_PROMPT: Final = "promptcache.prompt"
 """Prompt map: one log record a call, opt in."""
 
@@ -392,6 +438,21 @@ STATUS_MEANING: Final[dict[Status, str]] = {
     Status.COLD: "Nothing was expected: a first request.",
     Status.UNCACHEABLE: "The provider's rules forbid a hit: too short, or nothing marked.",
     Status.UNKNOWN: "The response carried no usage.",
+}
+
+
+class Pattern(StrEnum):
+    """How often a route's stable prefix changes."""
+
+    ONCE = "once"
+    ROLLOUT = "rollout"
+    EVERY_REQUEST = "every_request"
+
+
+PATTERN_MEANING: Final[dict[Pattern, str]] = {
+    Pattern.ONCE: "One edit: the old prefix is not sent any more, and what it had cached is written once anew.",
+    Pattern.ROLLOUT: "Two versions are sent at the same time; each keeps its own part of the cache.",
+    Pattern.EVERY_REQUEST: "Each request has a version of its own: nothing behind the place is ever read.",
 }
 
 

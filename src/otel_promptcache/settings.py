@@ -126,6 +126,17 @@ class Settings:
     )
     ledger: bool = _setting(False, _flag, "One log event `promptcache.call` a call, unsampled")
     prompt_map: bool = _setting(False, _flag, "One log event `promptcache.prompt` a call: packed segment digests")
+    journal: bool = _setting(
+        True,
+        _flag,
+        "One log event `promptcache.prefix.changed` when tools, system prompt or parameters of a route change",
+    )
+    journal_file: str = _setting(
+        "",
+        _text,
+        "File in which the journal remembers prefixes (hashes) across restarts, and so sees deploys; needs "
+        "OTEL_PROMPTCACHE_HASH_KEY (read at the start)",
+    )
     hash_key: str = _setting(
         "", _text, "Key of all exported digests; share it to compare across processes (read at the start)"
     )

@@ -212,7 +212,7 @@ def _with_production(prefix: Prefix, old: Sequence[Prefix]) -> Prefix:
 def dumped(snapshot: Snapshot) -> str:
     """The file's text: JSON, sorted, a segment a line, so that a review shows which of them changed."""
     tests = [
-        f"  {json.dumps(name, ensure_ascii=False)}: [\n" + ",\n".join(map(_prefix_out, prefixes)) + "\n  ]"
+        f"  {json.dumps(name, ensure_ascii=False)}: [\n" + ",\n".join(map(prefix_out, prefixes)) + "\n  ]"
         for name, prefixes in sorted(snapshot.tests.items())
     ]
     held = "{\n" + ",\n".join(tests) + "\n }" if tests else "{}"
@@ -224,7 +224,7 @@ def loaded(text: str, name: str = DEFAULT_NAME) -> Snapshot:
     try:
         document = json.loads(text)
         _check_format(document["format"], name)
-        tests = {str(test): [_prefix_in(one) for one in prefixes] for test, prefixes in document["tests"].items()}
+        tests = {str(test): [prefix_in(one) for one in prefixes] for test, prefixes in document["tests"].items()}
         return Snapshot(str(document["key"]), tests)
     except SnapshotError:
         raise
@@ -240,7 +240,8 @@ def _check_format(found: object, name: str) -> None:
         raise SnapshotError(f"{name} has format {found!r}, and this version reads format {FORMAT} only")
 
 
-def _prefix_out(prefix: Prefix) -> str:
+def prefix_out(prefix: Prefix) -> str:
+    """A prefix as JSON, a segment a line."""
     found: dict[str, Any] = {"dialect": prefix.dialect, "provider": prefix.provider, "model": prefix.model}
     if prefix.production is not None:
         found["production"] = {"key": prefix.production.key_id, "fingerprint": ",".join(prefix.production.sections)}
@@ -275,7 +276,8 @@ def _hex(value: int) -> str:
     return f"{value:0{2 * SHORT}x}"
 
 
-def _prefix_in(raw: Mapping[str, Any]) -> Prefix:
+def prefix_in(raw: Mapping[str, Any]) -> Prefix:
+    """What ``prefix_out`` has written, parsed. Raises SnapshotError, or what a document of another shape raises."""
     production = raw.get("production")
     named = None if production is None else Production(production["key"], tuple(production["fingerprint"].split(",")))
     dialect = str(raw["dialect"])

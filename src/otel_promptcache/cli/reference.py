@@ -44,7 +44,12 @@ def _fields() -> str:
         for field in semconv.FIELDS.values()
     ]
     head = ("field", "type", "meaning", "signals", "cardinality", "from content")
-    return "## Attributes and fields\n\nNone of them carries text of a prompt or an answer.\n\n" + _table(head, rows)
+    intro = (
+        "None of them carries text of a prompt or an answer. *ledger* is the event `promptcache.call`, *prompt map* "
+        "`promptcache.prompt`, *journal* `promptcache.prefix.changed`, which has route, provider, model, reason, cause, "
+        "path, line and prompt name as well.\n\n"
+    )
+    return "## Attributes and fields\n\n" + intro + _table(head, rows)
 
 
 def _metrics() -> str:
@@ -80,7 +85,11 @@ def _verdicts() -> str:
         ("`promptcache.native.agreement`", "meaning"),
         ((f"`{agreement}`", meaning) for agreement, meaning in semconv.AGREEMENT_MEANING.items()),
     )
-    return f"## Status, reason, cause\n\n{statuses}\n{reasons}\n{causes}\n{agreements}"
+    patterns = _table(
+        ("`promptcache.change.pattern`", "meaning"),
+        ((f"`{pattern}`", meaning) for pattern, meaning in semconv.PATTERN_MEANING.items()),
+    )
+    return f"## Status, reason, cause\n\n{statuses}\n{reasons}\n{causes}\n{agreements}\n{patterns}"
 
 
 def _lifetime(row: rules.Rules) -> str:

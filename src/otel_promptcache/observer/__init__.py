@@ -20,19 +20,20 @@ from otel_promptcache import pricing
 from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history import History
+from otel_promptcache.journal import Journal
 from otel_promptcache.observer.breaker import Breaker
 from otel_promptcache.observer.call import Call
 from otel_promptcache.observer.recording import Recorder, Telemetry
 from otel_promptcache.observer.witness import Question, Witness
 from otel_promptcache.providers import Dialect
-from otel_promptcache.settings import Live, Mode
+from otel_promptcache.settings import Live, Mode, Settings
 from otel_promptcache.worker import Worker
 
 log = logging.getLogger("otel_promptcache")
 
 MAX_CREDENTIALS: Final = 10_000
 MAX_SAID: Final = 100
-_NOT_DIAGNOSIS: Final = frozenset({"pricing", "worker", "tap"})
+_NOT_DIAGNOSIS: Final = frozenset({"pricing", "worker", "tap", "witness", "journal"})
 """Rooms whose errors would not end if diagnosis paused."""
 FIRST_CALL_WAIT: Final = 0.01
 """Seconds that the first call of a process waits, at most, for price data that is still being loaded."""
@@ -57,6 +58,7 @@ class Observer:
         self.worker = Worker(lambda error: self.trouble("worker", error))
         self.breaker = Breaker()
         self.witness = Witness()
+        self.journal = Journal(key, telemetry.changed, _journal_file(live.value))
         self.errors: Counter[str] = Counter()
         self._said: set[tuple[str, str]] = set()
         self._unpriced: set[tuple[str, str]] = set()
@@ -158,6 +160,16 @@ class Observer:
                 model,
                 provider,
             )
+
+
+def _journal_file(settings: Settings) -> str:
+    if settings.journal_file and not settings.hash_key:
+        log.warning(
+            "otel-promptcache: OTEL_PROMPTCACHE_JOURNAL_FILE is left alone without OTEL_PROMPTCACHE_HASH_KEY: digests "
+            "under a key of this process alone compare with nothing that it will find there later"
+        )
+        return ""
+    return settings.journal_file
 
 
 def _origin(error: Exception) -> str:

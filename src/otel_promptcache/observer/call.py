@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import random
-import re
-from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Mapping
 from time import perf_counter, thread_time, time_ns
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec
+from typing import TYPE_CHECKING, Any, Final
 
-from otel_promptcache import diagnosis, fingerprint, pricing
+from otel_promptcache import diagnosis, pricing
 from otel_promptcache._collection import collecting
-from otel_promptcache.fingerprint import SHORT, HashKey
-from otel_promptcache.history import Info, Node, Sight, Write
+from otel_promptcache.history import Sight, Write
+from otel_promptcache.journal import Where
 from otel_promptcache.model import (
     Answer,
-    Cost,
-    Fingerprint,
     Observation,
     Prompt,
     Scope,
-    Section,
-    Segment,
-    Usage,
 )
 from otel_promptcache.observer import witness
 from otel_promptcache.observer.breaker import GROSS_OVERRUN, STRIKES
+from otel_promptcache.observer.reckoning import chosen, detail, error_kind, fingerprint_of, lost_usd
 from otel_promptcache.observer.recording import Recorder
+from otel_promptcache.observer.wall import walled
 from otel_promptcache.observer.witness import Question
 from otel_promptcache.providers import Dialect, native, provider_for
 from otel_promptcache.providers.rules import rules_for
@@ -35,34 +29,10 @@ from otel_promptcache.settings import Mode, Settings
 if TYPE_CHECKING:
     from otel_promptcache.observer import Observer
 
-P = ParamSpec("P")
-
-_ERROR_KIND: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 DETAIL_JOBS: Final = 64
 """Jobs that hold text of prompts, at most: line hashes are dispensable, memory is not."""
 MAX_NAME: Final = 256
 """Characters kept of an id, a model's name, an error type: they come over the wire, and go into spans and labels."""
-
-
-def walled(
-    where: str, phase: str
-) -> Callable[[Callable[Concatenate[Call, P], None]], Callable[Concatenate[Call, P], None]]:
-    """Contains every error of a method of ``Call`` and adds its time to the call's account."""
-
-    def wrap(method: Callable[Concatenate[Call, P], None]) -> Callable[Concatenate[Call, P], None]:
-        def guarded(self: Call, /, *args: P.args, **kwargs: P.kwargs) -> None:
-            begun = perf_counter()
-            try:
-                method(self, *args, **kwargs)
-            except Exception as error:
-                self.observer.trouble(where, error)
-            finally:
-                self.spent[phase] = self.spent.get(phase, 0.0) + perf_counter() - begun
-
-        guarded.__doc__ = method.__doc__
-        return guarded
-
-    return wrap
 
 
 class Call:
@@ -136,7 +106,7 @@ class Call:
         seen.attribution = self._recorder.attribution
         seen.conversation = seen.attribution.conversation
         self._asked = native.asked(self.dialect.name, body)
-        if settings.mode is Mode.DIAGNOSE and not observer.breaker.open and _chosen(settings.percent):
+        if settings.mode is Mode.DIAGNOSE and not observer.breaker.open and chosen(settings.percent):
             self._look_up(body, credential)
 
     def _look_up(self, body: Mapping[str, Any], credential: str) -> None:
@@ -161,14 +131,14 @@ class Call:
                 conversation=seen.conversation,
                 link=self._recorder.link,
             )
-            seen.fingerprint = _fingerprint(observer.key, sight)
+            seen.fingerprint = fingerprint_of(observer.key, sight)
             seen.lineage = sight.sent.lineage
             self._prompt, self._sight = prompt, sight
             if self.settings.native_diagnostics and self._asked is None:
                 self.question = observer.witness.question(seen, sight, self.settings)
             if sight.fresh:
                 fresh = sight.fresh
-                observer.worker.submit(lambda: _detail(fresh), DETAIL_JOBS)
+                observer.worker.submit(lambda: detail(fresh), DETAIL_JOBS)
         except Exception as error:
             observer.trouble("fingerprint", error)
         finally:
@@ -221,7 +191,7 @@ class Call:
         if answer.finish_reasons:
             seen.finish_reasons = tuple(reason[:MAX_NAME] for reason in answer.finish_reasons)
         if answer.error_type:
-            seen.error_type = _error_kind(answer.error_type)
+            seen.error_type = error_kind(answer.error_type)
         if answer.usage is not None:
             seen.usage = answer.usage
             self._judge(seen)
@@ -275,7 +245,7 @@ class Call:
     def failed(self, error_type: str) -> None:
         """The call failed with an error that the caller sees."""
         if self._seen is not None:
-            self._seen.error_type = self._seen.error_type or _error_kind(error_type)
+            self._seen.error_type = self._seen.error_type or error_kind(error_type)
         self._close()
 
     # --- assembling -----------------------------------------------------------------------------------------
@@ -362,7 +332,7 @@ class Call:
             self.observer.trouble("pricing", error)
         verdict = seen.diagnosis
         if seen.cost is not None and verdict is not None and verdict.lost:
-            seen.lost_usd = _lost_usd(verdict.lost, seen.usage, seen.cost)
+            seen.lost_usd = lost_usd(verdict.lost, seen.usage, seen.cost)
 
     def _conclude(self, seen: Observation) -> None:
         """Tells the history how it ended."""
@@ -381,9 +351,39 @@ class Call:
         if seen.response_id and (self.question is not None or self._asked is not None):
             self.observer.witness.recorded(seen.response_id)
         self.observer.history.ended(sight, usage, seen.response_id, write)
+        if self.settings.journal:
+            self._journal(seen)
         if self.settings.prompt_map and self._prompt is not None:
             prompt = self._prompt
             self.observer.worker.submit(lambda: self.observer.telemetry.prompt_map(seen, prompt, sight))
+
+    def _journal(self, seen: Observation) -> None:
+        """Has a stable prefix that is new to its route looked at, once the caller has been served."""
+        prompt, print_ = self._prompt, seen.fingerprint
+        if prompt is None or print_ is None or not print_.prefix_id:
+            return
+        observer, said = self.observer, seen.attribution
+        where = Where(said.route, seen.provider, seen.model)
+        digest = print_.sections.rpartition(",messages:")[0]
+        if observer.journal.settled(where, digest, seen.at):
+            return
+        link = self._recorder.link if self._recorder is not None else None
+
+        def look() -> None:
+            try:
+                observer.journal.saw(
+                    where,
+                    digest,
+                    prompt,
+                    now=seen.at,
+                    service=observer.telemetry.service_version,
+                    name=(said.prompt_name, said.prompt_version),
+                    link=link,
+                )
+            except Exception as error:
+                observer.trouble("journal", error)
+
+        observer.worker.submit(look, DETAIL_JOBS)
 
     def _account(self) -> None:
         """Our own time, and what follows when it was too much."""
@@ -393,45 +393,3 @@ class Call:
         if budget and self.diagnosing > budget:
             gross = self.diagnosing > GROSS_OVERRUN * budget
             observer.breaker.strike(f"a call cost {self.diagnosing * 1000:.1f} ms", STRIKES if gross else 1)
-
-
-def _error_kind(text: str) -> str:
-    """An error type that is fit to be a label: it comes from the wire, where anything may stand."""
-    return text if _ERROR_KIND.fullmatch(text) else "_OTHER"
-
-
-def _lost_usd(lost: int, usage: Usage, cost: Cost) -> Decimal:
-    """What the lost tokens cost above the read price: as far as they were written again, at what writing cost."""
-    written = min(lost, usage.write or 0)
-    paid = (cost.write / usage.write * written if usage.write else Decimal(0)) + cost.fresh_price * (lost - written)
-    return paid - lost * cost.read_price
-
-
-def _chosen(percent: float) -> bool:
-    return percent >= 100 or random.random() * 100 < percent  # noqa: S311
-
-
-def _detail(fresh: Sequence[tuple[Info, Segment]]) -> None:
-    """Line and loose hashes of new segments, on the worker's thread."""
-    for info, segment in fresh:
-        if info.detail is None:
-            info.detail = fingerprint.detail(segment)
-
-
-def _fingerprint(key: HashKey, sight: Sight) -> Fingerprint:
-    leading: Node | None = None
-    for node in sight.nodes:
-        info = node.info
-        if info is None or info.section > Section.SYSTEM:
-            break
-        leading = node
-    chain = sight.nodes[-1].chain.hex()
-    messages = f"messages:{chain[: 2 * SHORT]}"
-    if leading is None:
-        return Fingerprint("", chain, messages, key.id)
-    identity = leading.identity
-    if identity is None:
-        infos = (node.info for node in sight.nodes[: leading.length])
-        named = fingerprint.identity((info.section, info.digest) for info in infos if info is not None)
-        identity = leading.identity = leading.chain.hex(), ",".join(named)
-    return Fingerprint(identity[0], chain, f"{identity[1]},{messages}", key.id)

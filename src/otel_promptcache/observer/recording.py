@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from otel_promptcache.history import Sight, Write
+from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation, Prompt
 
 
@@ -50,6 +51,11 @@ class Recorder(Protocol):
 class Telemetry(Protocol):
     """Where observations go."""
 
+    @property
+    def service_version(self) -> str:
+        """``service.version`` of this process, empty where it has none."""
+        ...
+
     def begin(self, seen: Observation, started_ns: int) -> Recorder: ...
 
     def prompt_map(self, seen: Observation, prompt: Prompt, sight: Sight) -> None: ...
@@ -61,3 +67,5 @@ class Telemetry(Protocol):
         ...
 
     def unread(self, writes: list[Write]) -> None: ...
+
+    def changed(self, change: Change) -> None: ...

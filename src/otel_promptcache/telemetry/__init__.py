@@ -7,7 +7,6 @@ on exactly one span a call. Metrics: counters are observable. Ledger: one log re
 from __future__ import annotations
 
 import base64
-import importlib.util
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -23,11 +22,13 @@ from otel_promptcache import attribution, semconv
 from otel_promptcache._version import __version__
 from otel_promptcache.fingerprint import SHORT, Chain, HashKey
 from otel_promptcache.history import Sight, Write
-from otel_promptcache.model import Attribution, Observation, Prompt
+from otel_promptcache.journal import Change
+from otel_promptcache.model import Attribution, Link, Observation, Prompt
 from otel_promptcache.observer import witness
 from otel_promptcache.providers.rules import TTL_NAMES
 from otel_promptcache.semconv import Metric
 from otel_promptcache.settings import Live, Settings
+from otel_promptcache.telemetry import listening
 from otel_promptcache.telemetry.context import (
     Owners,
     Watcher,
@@ -41,6 +42,7 @@ from otel_promptcache.telemetry.spans import (
     Attributes,
     SpanRecorder,
     all_attributes,
+    change_attributes,
     convention_attributes,
 )
 
@@ -233,7 +235,8 @@ class Telemetry:
 
     # --- log records ----------------------------------------------------------------------------------------
 
-    def _log(self, name: str, attributes: Attributes, where: Context) -> None:
+    def _log(self, name: str, attributes: Attributes, where: Context, at: float | None = None) -> None:
+        """``at`` in POSIX seconds, now where it is left out."""
         from opentelemetry._logs import LogRecord, SeverityNumber
 
         if self._logger is None:
@@ -242,7 +245,7 @@ class Telemetry:
             return
         self._logger.emit(
             LogRecord(
-                timestamp=time_ns(),
+                timestamp=time_ns() if at is None else int(at * 1e9),
                 context=where,
                 severity_number=SeverityNumber.INFO,
                 event_name=name,
@@ -283,6 +286,18 @@ class Telemetry:
                     found[f"{semconv.WRITE_TOKENS_BY_TTL}.{TTL_NAMES.get(ttl, ttl)}"] = tokens
         self._log(semconv.EVENT_CALL, found, recorder.context)
 
+    @property
+    def service_version(self) -> str:
+        provider = self._provider or trace.get_tracer_provider()
+        resource = getattr(provider, "resource", None)
+        return str(resource.attributes.get(semconv.SERVICE_VERSION, "")) if resource is not None else ""
+
+    def changed(self, change: Change) -> None:
+        """One record, in the trace of the first call that had the new prefix."""
+        found = change_attributes(change)
+        found[semconv.KEY_ID] = self._key.id
+        self._log(semconv.EVENT_CHANGED, found, _context_of(change.new.link), change.new.at)
+
     def prompt_map(self, seen: Observation, prompt: Prompt, sight: Sight) -> None:
         """The prompt as packed segments, as a delta to the request it shares most with."""
         marks = _marks((place.length, place.ttl) for place in prompt.breakpoints)
@@ -314,22 +329,9 @@ class Telemetry:
 
     def check(self) -> str | None:
         """Why nothing of ours can arrive anywhere, and what to do; None when somebody listens."""
-        provider = self._provider or trace.get_tracer_provider()
-        meters = self._meter_provider or metrics.get_meter_provider()
-        has_sdk = hasattr(provider, "add_span_processor") or type(meters).__name__ == "MeterProvider"
-        if not has_sdk and importlib.util.find_spec("opentelemetry.sdk") is None:
-            return "the OpenTelemetry SDK is missing: pip install 'otel-promptcache[otlp]'"
-        if not has_sdk:
-            return (
-                "no TracerProvider or MeterProvider is set: start the application with opentelemetry-instrument, "
-                "set OTEL_PROMPTCACHE_AUTO=1 (see `otel-promptcache auto`), or configure the SDK before the first call"
-            )
-        if _exports_nothing(provider, meters):
-            return (
-                "the providers have no exporter: set OTEL_TRACES_EXPORTER and OTEL_METRICS_EXPORTER to otlp "
-                "(pip install 'otel-promptcache[otlp]'), or add a span processor or metric reader"
-            )
-        return None
+        return listening.problem(
+            self._provider or trace.get_tracer_provider(), self._meter_provider or metrics.get_meter_provider()
+        )
 
     def deactivate(self) -> None:
         """Counts no longer. What was counted stays to be collected, for observable instruments cannot be taken back."""
@@ -350,16 +352,11 @@ def create_histogram(meter: Meter, metric: Metric) -> Histogram:
         return meter.create_histogram(metric.name, metric.unit, metric.meaning)
 
 
-def _exports_nothing(provider: object, meters: object) -> bool:
-    """Whether SDK providers have neither a span processor besides ours nor a metric reader; False where unknown."""
-    combined = getattr(provider, "_active_span_processor", None)
-    processors = getattr(combined, "_span_processors", None)
-    readers = getattr(meters, "_metric_readers", None)
-    if readers is None and type(meters).__name__ == "MeterProvider":
-        return False
-    if processors is None:
-        return False
-    return not readers and all(isinstance(one, Watcher) for one in processors)
+def _context_of(link: Link | None) -> Context:
+    if link is None:
+        return Context()
+    ids = trace.SpanContext(link.trace_id, link.span_id, is_remote=False, trace_flags=trace.TraceFlags(1))
+    return trace.set_span_in_context(trace.NonRecordingSpan(ids), Context())
 
 
 def _marks(places: Iterable[tuple[int, int]]) -> dict[int, int]:

@@ -8,6 +8,7 @@ from opentelemetry import context, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from otel_promptcache import semconv
+from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation
 from otel_promptcache.settings import Spans
 from otel_promptcache.telemetry.context import scope_name
@@ -292,3 +293,33 @@ def attribution_attributes(said: Attribution) -> Attributes:
         if said.prompt_version:
             found[semconv.PROMPT_VERSION] = said.prompt_version
     return found
+
+
+def change_attributes(change: Change) -> Attributes:
+    """A change of a stable prefix as the fields of its event; what is not known is absent."""
+    old, new, parted = change.old, change.new, change.difference
+    found: Attributes = {
+        semconv.ROUTE: change.where.route,
+        semconv.PROVIDER: change.where.provider,
+        semconv.REQUEST_MODEL: change.where.model,
+        semconv.CHANGE_PATTERN: change.pattern.value,
+        semconv.CHANGE_RATE: change.calls_per_hour,
+        semconv.CHANGE_OLD: old.digest,
+        semconv.CHANGE_NEW: new.digest,
+        semconv.CHANGE_OLD_SERVICE: old.service,
+        semconv.CHANGE_NEW_SERVICE: new.service,
+        semconv.CHANGE_OLD_PROMPT: old.prompt_version,
+        semconv.CHANGE_NEW_PROMPT: new.prompt_version,
+        semconv.PROMPT_NAME: new.prompt_name,
+        semconv.SCHEMA_VERSION: semconv.SCHEMA,
+    }
+    if parted is not None:
+        found |= {
+            semconv.REASON: parted.reason.value,
+            semconv.CAUSE: parted.cause.value if parted.cause is not None else "",
+            semconv.PATH: parted.path,
+            semconv.CHANGE_SECTION: parted.section.name.lower(),
+        }
+        if parted.line is not None:
+            found[semconv.LINE] = parted.line
+    return {name: value for name, value in found.items() if value != ""}

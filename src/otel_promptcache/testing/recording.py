@@ -21,6 +21,7 @@ from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history import Sight, Write
 from otel_promptcache.history.memory import Memory
 from otel_promptcache.instrumentation import hooks, patches
+from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation, Prompt, Scope, Usage
 from otel_promptcache.observer import Observer
 from otel_promptcache.providers import BY_NAME
@@ -37,7 +38,7 @@ PATIENCE: Final = 10.0
 """Seconds that an assertion waits for what is still done off the caller's thread."""
 TICK: Final = 1e-6
 """Seconds between two calls at least, whatever the clock says."""
-_SETTINGS: Final = {PREFIX + "BUDGET_MS": "0"}
+_SETTINGS: Final = {PREFIX + "JOURNAL": "false", PREFIX + "BUDGET_MS": "0"}
 """On a slow machine nothing may be left out."""
 
 _names = map("recording-{}".format, itertools.count(1))
@@ -193,6 +194,8 @@ def recording(
 class _Ear:
     """Telemetry and history of a recording's observer: it turns what they are told into calls."""
 
+    service_version = ""
+
     def __init__(self, key: HashKey) -> None:
         self.calls: list[Call] = []
         self._key = key
@@ -219,6 +222,8 @@ class _Ear:
     def overhead(self, spent: Mapping[str, float]) -> None: ...
 
     def unread(self, writes: list[Write]) -> None: ...
+
+    def changed(self, change: Change) -> None: ...
 
     # History
 
