@@ -61,7 +61,7 @@ class TestFields:
         assert field.meaning.endswith(".")
         assert "\n" not in field.meaning
         assert field.type in ("string", "string[]", "int", "double", "boolean")
-        assert set(field.signals.split(", ")) <= {"span", "metric", "ledger", "prompt map", "journal"}
+        assert set(field.signals.split(", ")) <= {"span", "metric", "ledger", "prompt map", "journal", "advice"}
         assert field.cardinality
         assert isinstance(field.content, Content)
 

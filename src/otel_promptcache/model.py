@@ -322,6 +322,8 @@ class Observation:
     response_id: str = ""
     finish_reasons: tuple[str, ...] = ()
     error_type: str = ""
+    gap: float | None = None
+    """Seconds since the last request with as much of the same beginning."""
     first_chunk: float | None = None
     """Seconds from the request to the first bytes of a stream."""
     duration: float | None = None

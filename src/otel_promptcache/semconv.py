@@ -296,6 +296,19 @@ CHANGE_RATE: Final = _field(
     _CHANGED,
 )
 
+# --- Ours: advice -------------------------------------------------------------------------------------------
+
+_ADVICE: Final = "advice"
+ADVICE: Final = _field("promptcache.advice.kind", "string", "See Advice.", _ADVICE, "low")
+ADVICE_TEXT: Final = _field("promptcache.advice.text", "string", "The same as a sentence, with the fix.", _ADVICE)
+ADVICE_TTL: Final = _field("promptcache.advice.ttl", "string", "The lifetime to use instead.", _ADVICE, "low")
+ADVICE_CALLS: Final = _field("promptcache.advice.calls", "int", "Writes, or gaps, that it rests on.", _ADVICE)
+ADVICE_USD: Final = _field("promptcache.advice.usd", "double", "What it would have saved so far.", _ADVICE)
+GAP_MEDIAN: Final = _field(
+    "promptcache.advice.gap.median", "double", "Seconds between calls that share a prefix: half of them.", _ADVICE
+)
+GAP_HIGH: Final = _field("promptcache.advice.gap.p90", "double", "The same: nine in ten.", _ADVICE)
+
 
 # --- Metrics ------------------------------------------------------------------------------------------------
 
@@ -413,6 +426,9 @@ EVENT_CALL: Final = "promptcache.call"
 EVENT_CHANGED: Final = "promptcache.prefix.changed"
 """Journal: one log record where a route's stable prefix took a new digest. Its trace is that of the first such call."""
 
+EVENT_ADVICE: Final = "promptcache.advice"
+"""One log record for a route whose cache writes do not pay, and again after a day."""
+
 EVENT_PROMPT: Final = "promptcache.prompt"
 """Prompt map: one log record a call, opt in."""
 
@@ -453,6 +469,23 @@ PATTERN_MEANING: Final[dict[Pattern, str]] = {
     Pattern.ONCE: "One edit: the old prefix is not sent any more, and what it had cached is written once anew.",
     Pattern.ROLLOUT: "Two versions are sent at the same time; each keeps its own part of the cache.",
     Pattern.EVERY_REQUEST: "Each request has a version of its own: nothing behind the place is ever read.",
+}
+
+
+class Advice(StrEnum):
+    """What a route's cache writes suggest."""
+
+    WRITE_NEVER_READ = "write_never_read"
+    ONE_SHOT = "one_shot"
+    TTL_TOO_SHORT = "ttl_too_short"
+    TTL_TOO_LONG = "ttl_too_long"
+
+
+ADVICE_MEANING: Final[dict[Advice, str]] = {
+    Advice.WRITE_NEVER_READ: "Nine in ten writes run out unread: mark what is repeated, or take the breakpoint out.",
+    Advice.ONE_SHOT: "The same of writes that the provider makes by itself (GPT-5.6 and later): tell it not to.",
+    Advice.TTL_TOO_SHORT: "With the gaps seen, the longer lifetime costs less.",
+    Advice.TTL_TOO_LONG: "With the gaps seen, the shorter lifetime costs less.",
 }
 
 

@@ -131,6 +131,7 @@ class Settings:
         _flag,
         "One log event `promptcache.prefix.changed` when tools, system prompt or parameters of a route change",
     )
+    advice: bool = _setting(True, _flag, "One log event `promptcache.advice` for a route whose cache writes do not pay")
     journal_file: str = _setting(
         "",
         _text,

@@ -46,8 +46,8 @@ def _fields() -> str:
     head = ("field", "type", "meaning", "signals", "cardinality", "from content")
     intro = (
         "None of them carries text of a prompt or an answer. *ledger* is the event `promptcache.call`, *prompt map* "
-        "`promptcache.prompt`, *journal* `promptcache.prefix.changed`, which has route, provider, model, reason, cause, "
-        "path, line and prompt name as well.\n\n"
+        "`promptcache.prompt`, *journal* `promptcache.prefix.changed`, which has route, provider, model, reason, "
+        "cause, path, line and prompt name as well, *advice* `promptcache.advice`, which has the labels of metrics.\n\n"
     )
     return "## Attributes and fields\n\n" + intro + _table(head, rows)
 
@@ -89,7 +89,11 @@ def _verdicts() -> str:
         ("`promptcache.change.pattern`", "meaning"),
         ((f"`{pattern}`", meaning) for pattern, meaning in semconv.PATTERN_MEANING.items()),
     )
-    return f"## Status, reason, cause\n\n{statuses}\n{reasons}\n{causes}\n{agreements}\n{patterns}"
+    advice = _table(
+        ("`promptcache.advice.kind`", "meaning"),
+        ((f"`{one}`", meaning) for one, meaning in semconv.ADVICE_MEANING.items()),
+    )
+    return f"## Status, reason, cause\n\n{statuses}\n{reasons}\n{causes}\n{agreements}\n{patterns}\n{advice}"
 
 
 def _lifetime(row: rules.Rules) -> str:

@@ -134,6 +134,8 @@ class Call:
             seen.fingerprint = fingerprint_of(observer.key, sight)
             seen.lineage = sight.sent.lineage
             self._prompt, self._sight = prompt, sight
+            if sight.previous is not None:
+                seen.gap = seen.at - sight.previous.at
             if self.settings.native_diagnostics and self._asked is None:
                 self.question = observer.witness.question(seen, sight, self.settings)
             if sight.fresh:
@@ -346,7 +348,9 @@ class Call:
             if premium > 0:
                 ttl = max(seen.write_ttls or (), default=300)
                 labels = self._recorder.labels if self._recorder is not None else ()
-                write = Write(ttl, seen.at + ttl, float(premium), labels)
+                places = self._prompt.breakpoints if self._prompt is not None else ()
+                implied = not any(place.explicit for place in places)
+                write = Write(ttl, seen.at + ttl, float(premium), labels, implied=implied)
         usage = None if seen.error_type else seen.usage
         if seen.response_id and (self.question is not None or self._asked is not None):
             self.observer.witness.recorded(seen.response_id)

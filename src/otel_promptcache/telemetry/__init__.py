@@ -20,6 +20,7 @@ from opentelemetry.context import Context, get_current  # by name: our own modul
 
 from otel_promptcache import attribution, semconv
 from otel_promptcache._version import __version__
+from otel_promptcache.advice import Advisor, Finding
 from otel_promptcache.fingerprint import SHORT, Chain, HashKey
 from otel_promptcache.history import Sight, Write
 from otel_promptcache.journal import Change
@@ -41,6 +42,7 @@ from otel_promptcache.telemetry.counters import OPERATION, Labels, book_of, labe
 from otel_promptcache.telemetry.spans import (
     Attributes,
     SpanRecorder,
+    advice_attributes,
     all_attributes,
     change_attributes,
     convention_attributes,
@@ -102,6 +104,7 @@ class Telemetry:
         self._logger: Any = None
         self._bound: object = None
         self.owners = Owners()
+        self._advisor = Advisor()
         self._checked = False
         self.tracer = trace.get_tracer(semconv.SCOPE, __version__, tracer_provider)
         self._meter = metrics.get_meter(semconv.SCOPE, __version__, meter_provider)
@@ -167,8 +170,17 @@ class Telemetry:
             record(self._overhead, seconds, {semconv.PHASE: phase}, where)
 
     def unread(self, writes: list[Write]) -> None:
+        self.pending.flush()  # what is said of a route's writes rests on its calls
         for write in writes:
             self.table.add_unread(write.labels, TTL_NAMES.get(write.ttl, f"{write.ttl}s"), write.premium)
+            self._advise(self._advisor.unread(write))
+
+    def _advise(self, findings: Iterable[Finding]) -> None:
+        if self.live.value.advice:
+            with self.table.lock:
+                found = list(findings)
+            for finding in found:
+                self._log(semconv.EVENT_ADVICE, advice_attributes(finding), Context())
 
     # --- context: owner, route, attribution -----------------------------------------------------------------
 
@@ -215,6 +227,7 @@ class Telemetry:
 
     def _count(self, row: Labels, where: Context, seen: Observation, unpriced: bool, owned_elsewhere: bool) -> None:  # noqa: FBT001
         self.table.add(row, seen, unpriced=unpriced)
+        self._advise(self._advisor.call(row, seen))
         if seen.agreement is not None and seen.diagnosis is not None:
             ours = seen.diagnosis.reason
             self.table.add_native(row, ours.value if ours else "", witness.label(seen.native), seen.agreement.value)

@@ -8,11 +8,13 @@ from opentelemetry import context, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from otel_promptcache import semconv
+from otel_promptcache.advice import Finding, sentence
 from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation
+from otel_promptcache.providers.rules import TTL_NAMES
 from otel_promptcache.settings import Spans
 from otel_promptcache.telemetry.context import scope_name
-from otel_promptcache.telemetry.counters import OPERATION
+from otel_promptcache.telemetry.counters import OPERATION, label_attributes
 
 if TYPE_CHECKING:
     from otel_promptcache.telemetry import Telemetry
@@ -323,3 +325,20 @@ def change_attributes(change: Change) -> Attributes:
         if parted.line is not None:
             found[semconv.LINE] = parted.line
     return {name: value for name, value in found.items() if value != ""}
+
+
+def advice_attributes(found: Finding) -> Attributes:
+    """Advice as the fields of its event."""
+    told: Attributes = label_attributes(found.labels) | {
+        semconv.ADVICE: found.advice.value,
+        semconv.ADVICE_TEXT: sentence(found),
+        semconv.ADVICE_CALLS: found.calls,
+        semconv.ADVICE_USD: round(found.usd, 6),
+        semconv.TTL: TTL_NAMES.get(found.ttl, f"{found.ttl}s"),
+        semconv.SCHEMA_VERSION: semconv.SCHEMA,
+    }
+    if found.better is not None:
+        told[semconv.ADVICE_TTL] = TTL_NAMES.get(found.better, f"{found.better}s")
+    if found.gaps is not None:
+        told[semconv.GAP_MEDIAN], told[semconv.GAP_HIGH] = found.gaps
+    return told
