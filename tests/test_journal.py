@@ -48,7 +48,7 @@ class Told(list[Change]):
         prompt = anthropic.prompt({"model": where.model, "system": system, **body})
         leading = [(one.section, self.key.digest(one.role, fingerprint.canonical(one))) for one in prompt.segments]
         digest = ",".join(fingerprint.identity(pair for pair in leading if pair[0] <= Section.SYSTEM))
-        now = float(self.number) if at is None else at
+        now = 100.0 * self.number if at is None else at
         if not self.journal.settled(where, digest, now):
             link = Link(self.number, self.number)
             self.journal.saw(where, digest, prompt, now=now, service=service, name=name, link=link)
@@ -96,6 +96,15 @@ def test_patterns(systems: list[str], expected: list[Pattern]) -> None:
     assert told.patterns == expected
 
 
+def test_a_busy_route_is_looked_at_now_and_then() -> None:
+    """Once it is known that every request has a version of its own: comparing them all would cost more than it says."""
+    told = Told()
+    for number in range(500):
+        told.call(RULES + f"Request {number}.", at=number / 10)
+    assert told.patterns == [Pattern.EVERY_REQUEST]
+    assert len(told.journal._strands[CHAT][0].versions) <= 5
+
+
 def test_where_and_what() -> None:
     """The place and kind of the change, who brought it, the first call that had it."""
     told = Told()
@@ -107,7 +116,7 @@ def test_where_and_what() -> None:
     assert change.difference[:4] == (Reason.SYSTEM_CHANGED, "system", Cause.EDITED, 5)
     assert (change.old.service, change.new.service) == ("1.4", "1.5")
     assert (change.old.prompt_version, change.new.prompt_version) == ("7", "8")
-    assert (change.new.link, change.new.at) == (Link(3, 3), 3.0)
+    assert (change.new.link, change.new.at) == (Link(3, 3), 300.0)
     assert change.old.digest != change.new.digest
 
 

@@ -35,6 +35,8 @@ STRANDS_A_ROUTE: Final = 16
 VERSIONS_A_STRAND: Final = 8
 CLOSE: Final = 0.02
 """Share of its length by which a line may have become longer or shorter."""
+REST: Final = 60.0
+"""Seconds between two looks at a prefix that is another one on every request: a look may cost milliseconds."""
 HOUR: Final = 3_600.0
 
 
@@ -86,6 +88,8 @@ class _Strand:
     """New versions in a row, none of which came twice."""
     restless: bool = False
     """Every request has a version of its own; that has been told."""
+    looked: float = float("-inf")
+    """When a version of a restless strand was last looked at."""
     replaced: Version | None = None
     """What the current version took the place of, as has been told."""
     versions: list[Version] = field(default_factory=list)
@@ -158,6 +162,8 @@ class Journal:
                 telling = version is strand.candidate and not strand.restless
                 change = self._seen_again(strand, version)
             else:
+                if self._left_alone(where, now):
+                    return
                 prefix = snapshot.take(prompt, where.provider, self._key)
                 version = Version(digest, prefix, service, *name, now, link)
                 related = self._related(where, version)
@@ -172,6 +178,17 @@ class Journal:
                 self._save()
         if change is not None:
             self._tell(change)
+
+    def _left_alone(self, where: Where, now: float) -> bool:
+        """Whether a route is known to have another prefix for every request, and has been looked at a moment ago."""
+        restless = next((one for one in self._strands.get(where, ()) if one.restless), None)
+        if restless is None:
+            return False
+        if now - restless.looked < REST:
+            restless.count(now)
+            return True
+        restless.looked = now
+        return False
 
     # --- what it means --------------------------------------------------------------------------------------
 
