@@ -157,7 +157,9 @@ class TestFile:
         found, problems = parse({}, {"mod": "off", "percent": "lots", "mode": {"a": 1}})
         assert found == Settings()
         assert len(problems) == 3
-        assert problems[0].startswith(f"{CONFIG_FILE}: unknown key 'mod'; known are auto, baggage_keys, budget_ms, ")
+        assert problems[0].startswith(
+            f"{CONFIG_FILE}: unknown key 'mod'; known are advice, auto, baggage_keys, budget_ms, "
+        )
         assert problems[1:] == [
             f"{CONFIG_FILE}: mode takes one of off, tokens, diagnose; using diagnose",
             f"{CONFIG_FILE}: percent takes a number from 0 to 100; using 100.0",
