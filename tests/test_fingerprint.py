@@ -320,7 +320,7 @@ def test_structures_have_lines_too() -> None:
     assert difference(detail(tool), detail(other), other)[:3] == (Cause.EDITED, 1, ("description",))
 
 
-@pytest.mark.parametrize("value", [{"x": object()}, {"x": b"x"}, {1: {2: {3}}}], ids=str)
+@pytest.mark.parametrize("value", [{"x": object()}, {"x": b"x"}, {1: {2: {3}}}], ids=["object", "bytes", "set"])
 def test_what_cannot_be_laid_out(value: object) -> None:
     """Is named by its type alone, and harms nobody."""
     found = detail(Segment(1, Section.TOOLS, Kind.TOOL, 0, -1, "tool", value))

@@ -63,7 +63,7 @@ class TestFields:
         assert field.meaning.endswith(".")
         assert "\n" not in field.meaning
         assert field.type in ("string", "string[]", "int", "double", "boolean")
-        assert set(field.signals.split(", ")) <= {"span", "metric", "ledger", "prompt map"}
+        assert set(field.signals.split(", ")) <= {"span", "metric", "ledger", "prompt map", "journal", "advice"}
         assert field.cardinality
         assert isinstance(field.content, Content)
 
@@ -90,6 +90,8 @@ class TestFields:
             semconv.PREFIX_CHAIN,
             semconv.MAP_SEGMENTS,
             semconv.MAP_BASE,
+            semconv.CHANGE_OLD,
+            semconv.CHANGE_NEW,
         }
 
 

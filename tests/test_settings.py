@@ -27,6 +27,10 @@ def read(**environment: str) -> tuple[Settings, list[str]]:
         ("MODE", "tokens", Mode.TOKENS),
         ("MODE", " Diagnose ", Mode.DIAGNOSE),
         ("PERCENT", "0", 0.0),
+        ("NATIVE_DIAGNOSTICS", "true", 1.0),
+        ("NATIVE_DIAGNOSTICS", "off", 0.0),
+        ("NATIVE_DIAGNOSTICS", "0.01", 0.01),
+        ("NATIVE_DIAGNOSTICS", "1", 1.0),
         ("PERCENT", "12.5", 12.5),
         ("PERCENT", "100", 100.0),
         ("BUDGET_MS", "0", 0.0),
@@ -67,6 +71,11 @@ def test_a_variable(name: str, text: str, value: object) -> None:
     [
         ("MODE", "full", "OTEL_PROMPTCACHE_MODE takes one of off, tokens, diagnose; using diagnose"),
         ("SPANS", "true", "OTEL_PROMPTCACHE_SPANS takes one of auto, always, never; using auto"),
+        (
+            "NATIVE_DIAGNOSTICS",
+            "1.5",
+            "OTEL_PROMPTCACHE_NATIVE_DIAGNOSTICS takes true, false, or a share from 0 to 1; using 0.0",
+        ),
         ("PERCENT", "101", "OTEL_PROMPTCACHE_PERCENT takes a number from 0 to 100; using 100.0"),
         ("PERCENT", "-1", "OTEL_PROMPTCACHE_PERCENT takes a number from 0 to 100; using 100.0"),
         ("PERCENT", "nan", "OTEL_PROMPTCACHE_PERCENT takes a number from 0 to 100; using 100.0"),
@@ -148,7 +157,9 @@ class TestFile:
         found, problems = parse({}, {"mod": "off", "percent": "lots", "mode": {"a": 1}})
         assert found == Settings()
         assert len(problems) == 3
-        assert problems[0].startswith(f"{CONFIG_FILE}: unknown key 'mod'; known are auto, baggage_keys, budget_ms, ")
+        assert problems[0].startswith(
+            f"{CONFIG_FILE}: unknown key 'mod'; known are advice, auto, baggage_keys, budget_ms, "
+        )
         assert problems[1:] == [
             f"{CONFIG_FILE}: mode takes one of off, tokens, diagnose; using diagnose",
             f"{CONFIG_FILE}: percent takes a number from 0 to 100; using 100.0",

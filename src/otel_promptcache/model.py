@@ -13,7 +13,7 @@ from decimal import Decimal
 from enum import IntEnum
 from typing import NamedTuple, overload
 
-from otel_promptcache.semconv import Cause, Confidence, Reason, Status
+from otel_promptcache.semconv import Agreement, Cause, Confidence, Reason, Status
 
 
 class Section(IntEnum):
@@ -344,10 +344,15 @@ class Observation:
     hit_depth: float | None = None
     lost_usd: Decimal | None = None
     native: tuple[tuple[str, str | int], ...] = ()
+    native_asked_by: str = ""
+    """Who asked for the provider's verdict, where it was asked for."""
+    agreement: Agreement | None = None
     response_model: str = ""
     response_id: str = ""
     finish_reasons: tuple[str, ...] = ()
     error_type: str = ""
+    gap: float | None = None
+    """Seconds since the last request with as much of the same beginning."""
     first_chunk: float | None = None
     """Seconds from the request to the first bytes of a stream."""
     duration: float | None = None

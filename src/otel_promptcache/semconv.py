@@ -106,6 +106,8 @@ ERROR_TYPE: Final = _field(
     "span, metric, ledger",
     "low",
 )
+SERVICE_VERSION: Final = "service.version"
+"""Of the resource; the journal says which one changed a prefix."""
 RESEND_COUNT: Final = _field("http.request.resend_count", "int", "Attempts after the first.", cardinality="low")
 
 # --- Ours: verdict ------------------------------------------------------------------------------------------
@@ -182,7 +184,28 @@ ATTRIBUTION: Final = _field(
 NATIVE: Final = _field(
     "promptcache.native",
     "string",
-    "Prefix of the provider's own verdict, verbatim: `.type`, `.missed_tokens`.",
+    "Prefix of the provider's own verdict, verbatim: `.type`, `.reason`, `.missed_tokens`, `.reusable_tokens`; "
+    "type `null`: it was asked and saw no difference.",
+)
+NATIVE_ASKED_BY: Final = _field(
+    "promptcache.native.asked_by",
+    "string",
+    "Who asked for that verdict: `application`, or `instrumentation` (OTEL_PROMPTCACHE_NATIVE_DIAGNOSTICS).",
+    cardinality="low",
+)
+NATIVE_AGREEMENT: Final = _field(
+    "promptcache.native.agreement",
+    "string",
+    "How it goes with ours; see Agreement.",
+    "span, metric, ledger",
+    "low",
+)
+NATIVE_VERDICT: Final = _field(
+    "promptcache.native.verdict",
+    "string",
+    "The provider's verdict as one word: its reason, else its type.",
+    "metric",
+    "low",
 )
 SCHEMA_VERSION: Final = _field(
     "promptcache.schema", "int", "Version of these meanings.", "span, ledger, prompt map", "low"
@@ -233,6 +256,60 @@ MAP_SHARED: Final = _field(
 MAP_TRUNCATED: Final = _field(
     "promptcache.map.truncated", "boolean", "True when 8 KiB did not suffice.", "prompt map", "low"
 )
+
+
+# --- Ours: the change journal ---------------------------------------------------------------------------------
+
+_CHANGED: Final = "journal"
+CHANGE_PATTERN: Final = _field("promptcache.change.pattern", "string", "See Pattern.", _CHANGED, "low")
+CHANGE_SECTION: Final = _field(
+    "promptcache.change.section", "string", "`tools`, `system` or `parameters`.", _CHANGED, "low"
+)
+CHANGE_OLD: Final = _field(
+    "promptcache.change.old.fingerprint",
+    "string",
+    "`section:digest` of the prefix as it was.",
+    _CHANGED,
+    content=Content.HASH,
+)
+CHANGE_NEW: Final = _field(
+    "promptcache.change.new.fingerprint", "string", "The same, as it is now.", _CHANGED, content=Content.HASH
+)
+CHANGE_OLD_SERVICE: Final = _field(
+    "promptcache.change.old.service.version",
+    "string",
+    "`service.version` of the process that first sent the old prefix.",
+    _CHANGED,
+    "bounded",
+)
+CHANGE_NEW_SERVICE: Final = _field(
+    "promptcache.change.new.service.version", "string", "The same of the new one.", _CHANGED, "bounded"
+)
+CHANGE_OLD_PROMPT: Final = _field(
+    "promptcache.change.old.prompt.version", "string", "Version from `prompt()` of the old prefix.", _CHANGED, "bounded"
+)
+CHANGE_NEW_PROMPT: Final = _field(
+    "promptcache.change.new.prompt.version", "string", "The same of the new one.", _CHANGED, "bounded"
+)
+CHANGE_RATE: Final = _field(
+    "promptcache.change.calls_per_hour",
+    "int",
+    "Calls with this prompt in an hour: those that the change affects.",
+    _CHANGED,
+)
+
+# --- Ours: advice -------------------------------------------------------------------------------------------
+
+_ADVICE: Final = "advice"
+ADVICE: Final = _field("promptcache.advice.kind", "string", "See Advice.", _ADVICE, "low")
+ADVICE_TEXT: Final = _field("promptcache.advice.text", "string", "The same as a sentence, with the fix.", _ADVICE)
+ADVICE_TTL: Final = _field("promptcache.advice.ttl", "string", "The lifetime to use instead.", _ADVICE, "low")
+ADVICE_CALLS: Final = _field("promptcache.advice.calls", "int", "Writes, or gaps, that it rests on.", _ADVICE)
+ADVICE_USD: Final = _field("promptcache.advice.usd", "double", "What it would have saved so far.", _ADVICE)
+GAP_MEDIAN: Final = _field(
+    "promptcache.advice.gap.median", "double", "Seconds between calls that share a prefix: half of them.", _ADVICE
+)
+GAP_HIGH: Final = _field("promptcache.advice.gap.p90", "double", "The same: nine in ten.", _ADVICE)
 
 
 # --- Metrics ------------------------------------------------------------------------------------------------
@@ -305,6 +382,12 @@ M_LOST_COST: Final = _metric("promptcache.lost.cost", "USD", "Money lost to miss
 M_UNREAD: Final = _metric(
     "promptcache.write.unread.cost", "USD", "Premium of writes that expired unread.", labels=(TTL,)
 )
+M_NATIVE: Final = _metric(
+    "promptcache.native.calls",
+    "{call}",
+    "Calls with a verdict of the provider's own, beside ours.",
+    labels=(REASON, NATIVE_VERDICT, NATIVE_AGREEMENT),
+)
 M_UNPRICED: Final = _metric("promptcache.unpriced.calls", "{call}", "Calls whose model has no known price.")
 M_NO_USAGE: Final = _metric("promptcache.usage_missing.calls", "{call}", "Calls without usage in the response.")
 M_ERRORS: Final = _metric("promptcache.internal.errors", "{error}", "Errors of ours, contained.", labels=(WHERE,))
@@ -341,6 +424,12 @@ OVERFLOW: Final = "__other__"
 
 EVENT_CALL: Final = "promptcache.call"
 """Ledger: one log record a call, whatever a sampler says."""
+
+EVENT_CHANGED: Final = "promptcache.prefix.changed"
+"""Journal: one log record where a route's stable prefix took a new digest. Its trace is that of the first such call."""
+
+EVENT_ADVICE: Final = "promptcache.advice"
+"""One log record for a route whose cache writes do not pay, and again after a day."""
 
 EVENT_PROMPT: Final = "promptcache.prompt"
 """Prompt map: one log record a call, opt in."""

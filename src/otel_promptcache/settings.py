@@ -69,6 +69,17 @@ def _flag(text: str) -> bool:
     raise SettingError("takes true or false")
 
 
+def _share(text: str) -> float:
+    try:
+        return float(_flag(text))
+    except SettingError:
+        pass
+    try:
+        return _number(0, 1)(text)
+    except SettingError:
+        raise SettingError("takes true, false, or a share from 0 to 1") from None
+
+
 def _choice(kind: type[StrEnum]) -> Callable[[str], StrEnum]:
     def parse(text: str) -> StrEnum:
         try:
@@ -131,6 +142,18 @@ class Settings:
     )
     ledger: bool = _setting(False, _flag, "One log event `promptcache.call` a call, unsampled")
     prompt_map: bool = _setting(False, _flag, "One log event `promptcache.prompt` a call: packed segment digests")
+    journal: bool = _setting(
+        True,
+        _flag,
+        "One log event `promptcache.prefix.changed` when tools, system prompt or parameters of a route change",
+    )
+    advice: bool = _setting(True, _flag, "One log event `promptcache.advice` for a route whose cache writes do not pay")
+    journal_file: str = _setting(
+        "",
+        _text,
+        "File in which the journal remembers prefixes (hashes) across restarts, and so sees deploys; needs "
+        "OTEL_PROMPTCACHE_HASH_KEY (read at the start)",
+    )
     hash_key: str = _setting(
         "", _text, "Key of all exported digests; share it to compare across processes (read at the start)"
     )
@@ -138,6 +161,15 @@ class Settings:
         ("team", "feature"), _names, "Attribution keys that become metric labels, comma separated"
     )
     baggage_keys: tuple[str, ...] = _setting((), _names, "W3C baggage members taken over as attribution")
+    native_diagnostics: float = _setting(
+        0.0,
+        _share,
+        "Share of conversations (`true`: all) whose requests ask the provider for its own cache verdict; the only "
+        "setting by which a request is changed",
+    )
+    native_hosts: tuple[str, ...] = _setting(
+        (), _names, "Further hosts that take this question: gateways in front of Anthropic or OpenAI, comma separated"
+    )
     token_usage_metric: bool = _setting(False, _flag, "Also record the older histogram `gen_ai.client.token.usage`")
     history_segments: int = _setting(
         100_000, _count(100, 100_000_000), "Prompt segments remembered in this process, at most (read at the start)"

@@ -9,12 +9,12 @@ line; it belongs beside the code that holds the prompts.
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from typing import Any, Final, NamedTuple
 
 from otel_promptcache import diagnosis, fingerprint
@@ -120,22 +120,36 @@ class Difference(NamedTuple):
 
 
 def take(prompt: Prompt, provider: str, key: HashKey, deployment: HashKey | None = None) -> Prefix:
-    """The prefix of a request."""
-    leading: list[Segment] = []
-    for segment in prompt.segments:
-        if segment.section > Section.SYSTEM:
-            break
-        leading.append(segment)
+    """The prefix of a request. Nothing is said yet of what changes of itself in it, see ``searched``."""
+    leading = _leading(prompt)
     marks = {place.length: place.ttl for place in prompt.breakpoints if place.explicit}
     parts = tuple(_part(segment, key, marks.get(length, 0)) for length, segment in enumerate(leading, 1))
     return Prefix(prompt.dialect, provider, prompt.model, parts, _production(leading, deployment))
+
+
+def searched(prefix: Prefix, prompt: Prompt, known: Collection[int] = ()) -> Prefix:
+    """The same, with the lines that would change of themselves: a later comparison has no text to look at. Lines that
+    are ``known`` by their hashes are passed over: to search a line takes longer than all else that is done with it."""
+    parts = tuple(_searched(part, segment, known) for part, segment in zip(prefix.parts, _leading(prompt), strict=True))
+    return prefix._replace(parts=parts)
+
+
+def _searched(part: Part, segment: Segment, known: Collection[int]) -> Part:
+    if part.detail is None:
+        return part
+    new = [number for number, line in enumerate(part.detail.lines, 1) if line not in known]
+    return part._replace(detail=part.detail._replace(hints=fingerprint.volatile_lines(segment, new)))
+
+
+def _leading(prompt: Prompt) -> list[Segment]:
+    return list(itertools.takewhile(lambda segment: segment.section <= Section.SYSTEM, prompt.segments))
 
 
 def _part(segment: Segment, key: HashKey, ttl: int) -> Part:
     data = fingerprint.canonical(segment)
     detail = fingerprint.detail(segment, _line_hash(key))
     if detail is not None:
-        detail = detail._replace(hints=fingerprint.volatile_lines(segment), pieces=frozenset(), truncated=False)
+        detail = detail._replace(hints=(), pieces=frozenset(), truncated=False)
     label = segment.role if segment.section is Section.PARAMETERS else ""
     digest = key.digest(segment.role, data)[:SHORT].hex()
     return Part(segment.section, segment.kind, segment.element, segment.item, label, digest, len(data), detail, ttl)
@@ -248,7 +262,7 @@ def compare(old: Sequence[Prefix], new: Sequence[Prefix]) -> list[Mismatch]:
                 other = after.pop(match)
                 if not one.same_as(other):
                     found.append(Mismatch(match, difference(one, other), one, other))
-    for was, at in zip_longest(before, after, fillvalue=0):
+    for was, at in itertools.zip_longest(before, after, fillvalue=0):
         old_one, new_one = before.get(was), after.get(at)
         parted = difference(old_one, new_one) if old_one is not None and new_one is not None else None
         found.append(Mismatch(at or was, parted, old_one, new_one))
@@ -284,7 +298,7 @@ def _with_production(prefix: Prefix, old: Sequence[Prefix]) -> Prefix:
 def dumped(snapshot: Snapshot) -> str:
     """The file's text: JSON, sorted, a segment a line, so that a review shows which of them changed."""
     tests = [
-        f"  {json.dumps(name, ensure_ascii=False)}: [\n" + ",\n".join(map(_prefix_out, prefixes)) + "\n  ]"
+        f"  {json.dumps(name, ensure_ascii=False)}: [\n" + ",\n".join(map(prefix_out, prefixes)) + "\n  ]"
         for name, prefixes in sorted(snapshot.tests.items())
     ]
     held = "{\n" + ",\n".join(tests) + "\n }" if tests else "{}"
@@ -296,7 +310,7 @@ def loaded(text: str, name: str = DEFAULT_NAME) -> Snapshot:
     try:
         document = json.loads(text)
         _check_format(document["format"], name)
-        tests = {str(test): [_prefix_in(one) for one in prefixes] for test, prefixes in document["tests"].items()}
+        tests = {str(test): [prefix_in(one) for one in prefixes] for test, prefixes in document["tests"].items()}
         return Snapshot(str(document["key"]), tests)
     except SnapshotError:
         raise
@@ -312,7 +326,8 @@ def _check_format(found: object, name: str) -> None:
         raise SnapshotError(f"{name} has format {found!r}, and this version reads format {FORMAT} only")
 
 
-def _prefix_out(prefix: Prefix) -> str:
+def prefix_out(prefix: Prefix) -> str:
+    """A prefix as JSON, a segment a line."""
     found: dict[str, Any] = {"dialect": prefix.dialect, "provider": prefix.provider, "model": prefix.model}
     if prefix.production is not None:
         found["production"] = {"key": prefix.production.key_id, "fingerprint": ",".join(prefix.production.sections)}
@@ -346,7 +361,8 @@ def _hex(value: int) -> str:
     return f"{value:0{2 * SHORT}x}" if value else "0"
 
 
-def _prefix_in(raw: Mapping[str, Any]) -> Prefix:
+def prefix_in(raw: Mapping[str, Any]) -> Prefix:
+    """What ``prefix_out`` has written, parsed. Raises SnapshotError, or what a document of another shape raises."""
     production = raw.get("production")
     named = None if production is None else Production(production["key"], tuple(production["fingerprint"].split(",")))
     dialect = str(raw["dialect"])

@@ -392,6 +392,8 @@ class Provider:
     def __init__(self) -> None:
         self.asked: list[Ask] = []
         self.usages: deque[dict[str, Any]] = deque()
+        self.refuses: Callable[[Ask], str] = lambda _: ""
+        """What is wrong with a request, if anything: HTTP 400."""
         self.release = threading.Event()
         self._server = _server(self)
         self.host, self.port = self._server.server_address[0], self._server.server_address[1]
@@ -401,10 +403,14 @@ class Provider:
     def reset(self) -> None:
         self.asked.clear()
         self.usages.clear()
+        self.refuses = lambda _: ""
         self.release = threading.Event()
 
     def answers(self, ask: Ask) -> tuple[int, str, list[bytes], str]:
         """Status, content type, body in network writes, content encoding."""
+        if complaint := self.refuses(ask):
+            error = {"type": "invalid_request_error", "message": complaint}
+            return 400, "application/json", [json.dumps({"type": "error", "error": error}).encode()], ""
         status, kind, parts = answer(ask)
         encoding, parts = encoded(ask.words, parts)
         return status, kind, parts, encoding

@@ -36,6 +36,7 @@ OUTSIDE = {
     # Not ours to contain: what stands in somebody else's stack is the wall itself, and is a few lines for that reason.
     "instrumentation/hooks.py:request": "stands in the SDK's stack; everything it calls is contained by it",
     "instrumentation/hooks.py:async_request": "the same for the asynchronous client",
+    "instrumentation/hooks.py:_left": "the part of both that is run when the request has raised",
     "instrumentation/hooks.py:build_request": "the same",
     "instrumentation/hooks.py:process_response": "the same",
     "instrumentation/tap.py:Tapped.__init__": "makes what the HTTP library will call; its caller is contained",
@@ -61,12 +62,12 @@ UNTOLD = {
     "instrumentation/tap.py:Reader.complete": "contained by the stream itself, which does nothing but contain",
     "instrumentation/tap.py:Reader.feed": "the same",
     "instrumentation/tap.py:Reader.left": "called by destructors, where nothing may be told",
-    "observer.py:Call.left": "the same",
+    "observer/call.py:Call.left": "the same",
     "_collection.py:collecting": "the same",
     "worker.py:Worker.hand_over": "the same",
     "worker.py:Worker._rouse": "the same",
-    "observer.py:Observer.trouble": "is the counting",
-    "observer.py:Observer._tell": "is the counting",
+    "observer/__init__.py:Observer.trouble": "is the counting",
+    "observer/__init__.py:Observer._tell": "is the counting",
     "telemetry/context.py:scope_name": "contained in the application's start_span",
     "telemetry/__init__.py:Telemetry.trouble": "is the counting",
     "telemetry/counters.py:Table.add_error": "is the counting",
@@ -196,6 +197,11 @@ class Application:
             self.clients.anthropic.messages.create(stream=True, **asked(number, model="claude-sonnet-4-6+error"))
         )
 
+    def call9_question_refused(self, number):
+        if self.telemetry.witness is not None:
+            self.telemetry.witness._stages.clear()
+        return self.clients.anthropic.messages.create(**asked(number, model="claude-sonnet-4-6+refuse"))
+
     def call9_unknown_model(self, number):
         return self.clients.anthropic.messages.create(**asked(number, model="claude-of-nowhere"))
 
@@ -222,6 +228,9 @@ def application(connect, provider, http, streamed, observe):
     def respond(request):
         headers = {name.lower(): value for name, value in request.headers.items()}
         ask = provider.hear(request.url.path, headers, request.content)
+        if "refuse" in ask.words and "diagnostics" in ask.body:
+            error = {"type": "invalid_request_error", "message": "diagnostics: Extra inputs are not permitted"}
+            return http.Response(400, json={"type": "error", "error": error})
         ask.usage = USAGE if "/messages" in ask.path else None
         ask.raw = b""  # answers differ by nothing but the kind of request
         status, kind, parts, encoding = provider.answers(ask)
@@ -231,7 +240,7 @@ def application(connect, provider, http, streamed, observe):
         return http.Response(status, headers={"content-type": kind}, content=b"".join(parts))
 
     application = Application(
-        connect(respond=respond), SimpleNamespace(tracer=trace.get_tracer("nobody"), collect=lambda: None)
+        connect(respond=respond), SimpleNamespace(tracer=trace.get_tracer("nobody"), collect=lambda: None, witness=None)
     )
     yield application
     application.runner.run(application.clients.aclose())
@@ -351,8 +360,12 @@ class Trial:
         self.expected, took = self.run(self.names)
         assert self.run(self.names)[0] == self.expected
         self.patience = took + SLOWER
-        self.telemetry = application.telemetry = observe(ledger="true", prompt_map="true", budget_ms="0")
+        # With every option on: whatever is done for any of them may fail, too.
+        self.telemetry = application.telemetry = observe(
+            ledger="true", prompt_map="true", native_diagnostics="true", budget_ms="0"
+        )
         self.observer = runtime.running().observer
+        self.telemetry.witness = self.observer.witness
         self.table = runtime.running().telemetry.table
         self.lines = Lines()
         self.run(self.names)  # imports and first times are over
@@ -458,7 +471,8 @@ def test_the_functions_are_found(trial):
         "history/memory.py",
         "instrumentation/hooks.py",
         "instrumentation/tap.py",
-        "observer.py",
+        "observer/__init__.py",
+        "observer/call.py",
         "pricing.py",
         "providers/__init__.py",
         "providers/anthropic.py",

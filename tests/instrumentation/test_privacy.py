@@ -143,7 +143,7 @@ def test_an_error_of_ours_quotes_nothing(clients, observe, caplog, monkeypatch):
     clients.anthropic.messages.create(**conversation())
     assert telemetry.total("promptcache.internal.errors") == 1
     (line,) = [record.getMessage() for record in caplog.records]
-    assert line.startswith("otel-promptcache: ValueError in fingerprint (observer.py:")
+    assert line.startswith("otel-promptcache: ValueError in fingerprint (observer/")
     assert caplog.records[0].exc_info is None
     assert found_in(line + telemetry.everything()) == []
 

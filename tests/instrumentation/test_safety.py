@@ -209,7 +209,7 @@ def test_errors_are_counted_and_said_once(clients, telemetry, monkeypatch, caplo
     assert telemetry.points("promptcache.internal.errors") == [({"promptcache.where": "fingerprint"}, 5)]
     said = lines(caplog)
     assert len(said) == 2
-    assert said[0].startswith("otel-promptcache: ValueError in fingerprint (observer.py:")
+    assert said[0].startswith("otel-promptcache: ValueError in fingerprint (observer/")
     assert said[1].startswith("otel-promptcache: diagnosis pauses for 60 s (errors in fingerprint)")
     assert "secret" not in "".join(said)
     assert [all(stands(span, MONEY)) for span in telemetry.spans] == [True] * 8

@@ -169,11 +169,13 @@ def observed(
     span_processors: Sequence[SpanProcessor] = (),
     log_processors: Sequence[LogRecordProcessor] = (),
     service: str = "test",
+    service_version: str = "",
     **settings: str,
 ) -> Iterator[Observed]:
     """Both SDKs instrumented, under settings given without their prefix: ``observed(ledger="true")``."""
     assert pricing.load()
-    resource = Resource({"service.name": service, "service.instance.id": "first"})
+    versioned = {"service.version": service_version} if service_version else {}
+    resource = Resource({"service.name": service, "service.instance.id": "first", **versioned})
     reader, exporter, records = InMemoryMetricReader(), InMemorySpanExporter(), InMemoryLogs()
     tracers = TracerProvider(resource=resource, sampler=sampler)
     for processor in (SimpleSpanProcessor(exporter), *span_processors):

@@ -35,6 +35,12 @@ CONTRACT = [
     ("promptcache.lost.tokens", "{token}", "counter", {*COMMON, "promptcache.reason"}),
     ("promptcache.lost.cost", "USD", "counter", {*COMMON, "promptcache.reason"}),
     ("promptcache.write.unread.cost", "USD", "counter", {*COMMON, "promptcache.ttl"}),
+    (
+        "promptcache.native.calls",
+        "{call}",
+        "counter",
+        {*COMMON, "promptcache.reason", "promptcache.native.verdict", "promptcache.native.agreement"},
+    ),
     ("promptcache.unpriced.calls", "{call}", "counter", COMMON),
     ("promptcache.usage_missing.calls", "{call}", "counter", COMMON),
     ("promptcache.internal.errors", "{error}", "counter", {"promptcache.where"}),
@@ -59,10 +65,13 @@ def clients(emulated: Emulator) -> Iterator[Clients]:
 
 
 def everything(seen: Observed, clients: Clients) -> None:
-    """Makes calls of every kind: cold, hit, miss, streamed, failed, unpriced, without usage, with an error of ours."""
+    """Makes calls of every kind: cold, hit, miss, streamed, failed, unpriced, without usage, with the provider's
+    own verdict, with an error of ours."""
     create = clients.anthropic.messages.create
     for first in ("one", "one", "two"):
         create(**message(f"{first}\n" + text(1999), text(10)))
+    asked = {"extra_body": {"diagnostics": {"previous_message_id": "msg_none"}}}
+    create(**message("three\n" + text(1999), text(10)), **asked)
     for _ in create(**message(text(2000), text(10), stream=True)):
         pass
     with pytest.raises(Exception, match="500"):

@@ -21,6 +21,7 @@ from otel_promptcache.snapshot import (
     differences,
     dumped,
     loaded,
+    searched,
     take,
 )
 
@@ -34,7 +35,8 @@ def prefix(system: str, *, production: bool = True, model: str = MODEL, **more: 
     """The prefix of an Anthropic request with this system prompt."""
     block = {"type": "text", "text": system, "cache_control": {"type": "ephemeral"}}
     body = {"model": model, "system": [block], "messages": [{"role": "user", "content": "words"}], **more}
-    return take(BY_NAME["anthropic"].prompt(body), "anthropic", KEY, PRODUCTION if production else None)
+    prompt = BY_NAME["anthropic"].prompt(body)
+    return searched(take(prompt, "anthropic", KEY, PRODUCTION if production else None), prompt)
 
 
 def marked(*lifetimes: int, text: str = FOUR) -> Prefix:
@@ -216,3 +218,17 @@ class TestFile:
         other = snapshot.updated({"test": [prefix("other", production=False)]})
         assert same.tests["test"][0].production == prefix(FOUR).production
         assert other.tests["test"][0].production is None
+
+
+def test_what_is_known_is_not_searched() -> None:
+    """Lines that were there before are not what changes, however they look."""
+    text = "Session 7f3a9c21-0b1d-4d6e-9f00-1a2b3c4d5e6f\nIt is 2026-11-21 14:05."
+    prompt = BY_NAME["anthropic"].prompt({"model": MODEL, "max_tokens": 9, "system": text, "messages": []})
+    whole = searched(taken := take(prompt, "anthropic", KEY), prompt).parts[-1].detail
+    assert taken.parts[-1].detail is not None
+    assert taken.parts[-1].detail.hints == ()
+    assert whole is not None
+    assert whole.hints == ((Cause.IDENTIFIER, (1,)), (Cause.TIMESTAMP, (2,)))
+    rest = searched(taken, prompt, frozenset(whole.lines[:1])).parts[-1].detail
+    assert rest is not None
+    assert rest.hints == ((Cause.TIMESTAMP, (2,)),)

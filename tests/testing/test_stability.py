@@ -9,9 +9,9 @@ from hypothesis import strategies as some
 
 from otel_promptcache.model import Scope
 from otel_promptcache.providers import BY_NAME
-from otel_promptcache.semconv import Reason
+from otel_promptcache.semconv import PROMPT_CHANGED, Reason
 from otel_promptcache.testing.calls import Change
-from otel_promptcache.testing.stability import NO_CHANGE, Stability
+from otel_promptcache.testing.stability import Stability
 
 LINES = some.lists(some.text("abcdef ghi", min_size=20, max_size=40), min_size=2, max_size=6, unique=True)
 TURNS = some.lists(some.text("lmnopqr stu", min_size=60, max_size=90), min_size=1, max_size=6, unique=True)
@@ -87,4 +87,4 @@ def test_every_reason_is_a_change_unless_it_says_otherwise() -> None:
         Reason.PARAMETERS_CHANGED,
         Reason.CACHE_KEY_CHANGED,
         Reason.SCOPE_CHANGED,
-    } <= set(Reason) - NO_CHANGE
+    } <= PROMPT_CHANGED

@@ -15,12 +15,12 @@ from otel_promptcache.analysis.documents import TrafficError
 from otel_promptcache.analysis.exchanges import APART, BY_NAME, INSTANT, Exchange, dialect_of
 from otel_promptcache.analysis.findings import Shown
 from otel_promptcache.analysis.places import Place
-from otel_promptcache.analysis.replay import CHANGES, replay
+from otel_promptcache.analysis.replay import replay
 from otel_promptcache.diagnosis import REASON_OF_SECTION
 from otel_promptcache.model import Answer, Prompt, Section, Segment, Usage
 from otel_promptcache.paths import parsed
 from otel_promptcache.providers import Dialect
-from otel_promptcache.semconv import Cause, Reason
+from otel_promptcache.semconv import PROMPT_CHANGED, Cause, Reason
 
 DIALECTS: Final = tuple(BY_NAME)
 
@@ -97,7 +97,7 @@ def _texts(
         return  # one is the beginning of the other
     judged = replay([_exchange(dialect, old, 0), _exchange(dialect, {**new, "model": old.get("model")}, 1)])[1]
     verdict = judged.diagnosis
-    if verdict.reason in CHANGES and verdict.place is not None:
+    if verdict.reason in PROMPT_CHANGED and verdict.place is not None:
         yield Difference(verdict.reason, verdict.cause, dialect.path(verdict.place), judged.place, verdict.line)
     elif (
         after.segments[shared].element < after.segments[-1].element

@@ -46,64 +46,62 @@ class Reading:
     """Events that had come before: an export is retried when its answer is lost."""
 
 
-def calls(lines: Iterable[str], reading: Reading) -> Iterator[LedgerCall]:
-    """The calls in a ledger, each once, in the order of the file. Lines that are no JSON are counted, not raised: the
-    last line of a file that is being written is cut off."""
-    known: set[str] = set()
-    for line in lines:
-        reading.lines += 1
-        if semconv.EVENT_CALL not in line:
-            reading.unreadable += bool(line.strip()) and not line.rstrip().endswith("}")
-            continue
-        try:
-            records = list(_records(json.loads(line), (semconv.EVENT_CALL,)))
-            found = [_call(record.attributes, record.at / 1e9) for record in records]
-        except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
-            reading.unreadable += 1
-            continue
-        for call in found:
-            if call.identity in known:
-                reading.repeated += 1
-                continue
-            if call.identity:
-                known.add(call.identity)
-            yield call
-
-
 class Event(NamedTuple):
     """A log record of ours, as it stands in the file."""
 
     name: str
+    attributes: dict[str, Any]
     at: int
     """Nanoseconds since the epoch."""
-    trace_id: str
-    attributes: Mapping[str, Any]
+    trace: str
+    """Hexadecimal; empty outside of one."""
 
 
-def events(lines: Iterable[str], *names: str) -> Iterator[Event]:
-    """The log records with these names, in the order of the file; whatever else is there is passed over."""
+def events(lines: Iterable[str], reading: Reading, *names: str) -> Iterator[Event]:
+    """The events with these names, in the order of the file, and of one name one for each call. Lines that are no
+    JSON are counted, not raised: the last line of a file that is being written is cut off."""
+    known: set[tuple[str, str]] = set()
     for line in lines:
+        reading.lines += 1
         if not any(name in line for name in names):
+            reading.unreadable += bool(line.strip()) and not line.rstrip().endswith("}")
             continue
         try:
-            found = list(_records(json.loads(line), names))
+            found = list(_events(json.loads(line), names))
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
+            reading.unreadable += 1
             continue
-        yield from found
+        for event in found:
+            call = str(event.attributes.get(semconv.CALL_ID) or "")
+            if (event.name, call) in known:
+                reading.repeated += 1
+                continue
+            if call:
+                known.add((event.name, call))
+            yield event
+
+
+def calls(lines: Iterable[str], reading: Reading) -> Iterator[LedgerCall]:
+    """The calls in a ledger."""
+    for event in events(lines, reading, semconv.EVENT_CALL):
+        try:
+            yield _call(event.attributes, event.at / 1e9)
+        except (ValueError, TypeError):
+            reading.unreadable += 1
 
 
 def named(found: Iterable[Event], identity: str) -> list[Event]:
-    """The calls among these events that have this trace id or response id, each once."""
+    """The calls among these events that have this trace id or response id."""
     wanted = identity.lower()
-    calls: dict[object, Event] = {}
-    for place, event in enumerate(found):
-        ids = (event.trace_id.lower(), str(event.attributes.get(semconv.RESPONSE_ID, "")).lower())
-        if event.name == semconv.EVENT_CALL and wanted in ids:
-            calls.setdefault(event.attributes.get(semconv.CALL_ID) or place, event)
-    return list(calls.values())
+    return [
+        event
+        for event in found
+        if event.name == semconv.EVENT_CALL
+        and wanted in (event.trace.lower(), str(event.attributes.get(semconv.RESPONSE_ID, "")).lower())
+    ]
 
 
-def _records(document: Mapping[str, Any], names: Sequence[str]) -> Iterator[Event]:
+def _events(document: Mapping[str, Any], names: Sequence[str]) -> Iterator[Event]:
     for resource in document.get("resourceLogs", ()):
         for scope in resource.get("scopeLogs", ()):
             for record in scope.get("logRecords", ()):
@@ -112,7 +110,7 @@ def _records(document: Mapping[str, Any], names: Sequence[str]) -> Iterator[Even
                 name = next((one for one in (record.get("eventName"), found.get("event.name")) if one in names), None)
                 if name is not None:
                     at = int(record.get("timeUnixNano") or record["observedTimeUnixNano"])
-                    yield Event(name, at, str(record.get("traceId", "")), found)
+                    yield Event(name, found, at, str(record.get("traceId") or ""))
 
 
 def _value(value: Mapping[str, Any]) -> Any:

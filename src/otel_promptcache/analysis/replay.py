@@ -38,23 +38,6 @@ _SHOWN_BY_TRANSCRIPT: Final = frozenset(
 """All that a transcript can show; tools, system prompt, parameters and markers are not in it."""
 
 
-CHANGES: Final = frozenset(
-    {
-        Reason.MODEL_CHANGED,
-        Reason.TOOLS_CHANGED,
-        Reason.SYSTEM_CHANGED,
-        Reason.MESSAGES_CHANGED,
-        Reason.PARAMETERS_CHANGED,
-        Reason.CACHE_KEY_CHANGED,
-        Reason.SCOPE_CHANGED,
-        Reason.HISTORY_TRUNCATED,
-        Reason.HISTORY_COMPACTED,
-        Reason.CONTEXT_CHANGED,
-    }
-)
-"""Reasons that say that the prompt, or what belongs to it, is not what it was."""
-
-
 class Judged(NamedTuple):
     """One request and what is said of it."""
 

@@ -46,6 +46,7 @@ COMMANDS: Final = (
     Command(
         "ci", "otel_promptcache.cli.ci", "the price tag of a pull request: snapshots joined with production traffic"
     ),
+    Command("witness", "otel_promptcache.cli.witness", "our verdicts beside the provider's own, from the ledger"),
     Command("price", "otel_promptcache.cli.price", "price usage payloads from a file of JSON lines"),
     Command("auto", "otel_promptcache.cli.auto", "start by environment: path, enable, disable, status"),
     Command("reference", "otel_promptcache.cli.reference", "print the reference of signals and settings as Markdown"),

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from otel_promptcache import snapshot
 from otel_promptcache.analysis import ledger, pricetag
 from otel_promptcache.analysis.pricetag import Comparison, PriceTag, Window
+from otel_promptcache.cli._files import opened
 from otel_promptcache.snapshot import Snapshot, SnapshotError
 
 MARK: Final = "<!-- otel-promptcache ci -->"
@@ -140,7 +139,7 @@ def run(options: argparse.Namespace) -> int:
         base, no_base = _base(options)
         comparison = pricetag.changes(base, head)
         reading = ledger.Reading()
-        with _opened(options.ledger) as lines:
+        with opened(options.ledger) as lines:
             tags, window = pricetag.tags(comparison.changed, ledger.calls(lines, reading), options.days)
     except BrokenPipeError:
         raise
@@ -247,26 +246,6 @@ def _git(*words: str, folder: Path) -> str:
     if done.returncode:
         raise CannotError(next(iter(done.stderr.strip().splitlines()), f"git {words[0]} ends with {done.returncode}"))
     return done.stdout
-
-
-@contextmanager
-def _opened(names: Sequence[str]) -> Iterator[Iterable[str]]:
-    """The lines of several files as one; a byte that is no UTF-8 spoils its line only."""
-
-    def lines() -> Iterator[str]:
-        for name in names:
-            if name == "-":
-                yield from sys.stdin
-                continue
-            handle: IO[str]
-            with (
-                gzip.open(name, "rt", encoding="utf-8", errors="replace")
-                if name.endswith(".gz")
-                else open(name, encoding="utf-8", errors="replace")
-            ) as handle:
-                yield from handle
-
-    yield lines()
 
 
 # --- What is printed ----------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gzip
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from otel_promptcache import semconv
 from otel_promptcache.analysis import explanations, ledger
 from otel_promptcache.cli import _offline
 from otel_promptcache.cli._diagnose_screen import Drawn
+from otel_promptcache.cli._files import opened
 from otel_promptcache.demo.bar import bar, legend
 from otel_promptcache.demo.promptmap import PromptMap, maps
 from otel_promptcache.demo.terminal import Terminal, terminal
@@ -117,8 +117,8 @@ def _wrapped(text: str, screen: Terminal) -> list[str]:
 
 
 def _calls(identity: str, name: str, screen: Terminal) -> int:
-    with gzip.open(name, "rt", encoding="utf-8") if name.endswith(".gz") else open(name, encoding="utf-8") as lines:
-        events = list(ledger.events(lines, semconv.EVENT_CALL, semconv.EVENT_PROMPT))
+    with opened([name]) as lines:
+        events = list(ledger.events(lines, ledger.Reading(), semconv.EVENT_CALL, semconv.EVENT_PROMPT))
     found = [event.attributes for event in ledger.named(events, identity)]
     if not found:
         print(

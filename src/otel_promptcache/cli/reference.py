@@ -82,7 +82,12 @@ def _fields() -> str:
         for field in semconv.FIELDS.values()
     ]
     head = ("field", "type", "meaning", "signals", "cardinality", "from content")
-    return "## Attributes and fields\n\nNone of them carries text of a prompt or an answer.\n\n" + _table(head, rows)
+    intro = (
+        "None of them carries text of a prompt or an answer. *ledger* is the event `promptcache.call`, *prompt map* "
+        "`promptcache.prompt`, *journal* `promptcache.prefix.changed`, which has route, provider, model, reason, "
+        "cause, path, line and prompt name as well, *advice* `promptcache.advice`, which has the labels of metrics.\n\n"
+    )
+    return "## Attributes and fields\n\n" + intro + _table(head, rows)
 
 
 def _metrics() -> str:
@@ -114,7 +119,19 @@ def _verdicts() -> str:
         ("`promptcache.cause`", "meaning", "evidence", "what to do"),
         ((f"`{cause}`", *info) for cause, info in semconv.CAUSE_INFO.items()),
     )
-    return f"## Status, reason, cause\n\n{statuses}\n{reasons}\n{causes}"
+    agreements = _table(
+        ("`promptcache.native.agreement`", "meaning"),
+        ((f"`{agreement}`", meaning) for agreement, meaning in semconv.AGREEMENT_MEANING.items()),
+    )
+    patterns = _table(
+        ("`promptcache.change.pattern`", "meaning"),
+        ((f"`{pattern}`", meaning) for pattern, meaning in semconv.PATTERN_MEANING.items()),
+    )
+    advice = _table(
+        ("`promptcache.advice.kind`", "meaning"),
+        ((f"`{one}`", meaning) for one, meaning in semconv.ADVICE_MEANING.items()),
+    )
+    return f"## Status, reason, cause\n\n{statuses}\n{reasons}\n{causes}\n{agreements}\n{patterns}\n{advice}"
 
 
 def _lifetime(row: rules.Rules) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from otel_promptcache.fingerprint.detail import Detail, detail
@@ -249,20 +250,21 @@ def common_start(one: str, other: str) -> int:
     return low
 
 
-def volatile_lines(segment: Segment) -> tuple[tuple[Cause, tuple[int, ...]], ...]:
-    """The lines of a segment that would change of themselves, 1-based, by what would change in them; for a text that
-    will not be at hand when it is compared."""
+def volatile_lines(segment: Segment, numbers: Iterable[int]) -> tuple[tuple[Cause, tuple[int, ...]], ...]:
+    """Which of these lines of a segment, counted from 1, would change of themselves, by what would change in them; for
+    a text that will not be at hand when it is compared."""
     from otel_promptcache.fingerprint.volatile import Line, cause_of
 
     found: dict[Cause, list[int]] = {}
     lines = [line for leaf in leaves(segment)[0] for line in leaf.text.split("\n")]
-    for number, text in enumerate(lines, 1):
+    for number in itertools.takewhile(lambda number: number <= len(lines), numbers):
+        text = lines[number - 1]
         cause = cause_of(Line(text, only_digits=False, only_words=False)) or cause_of(
             Line(text, only_digits=True, only_words=True)
         )
         if cause is not None:
             found.setdefault(cause, []).append(number)
-    return tuple((cause, tuple(numbers)) for cause, numbers in found.items())
+    return tuple((cause, tuple(places)) for cause, places in found.items())
 
 
 __all__ = ["Difference", "changed", "common_start", "detail", "difference", "similar", "volatile_lines"]

@@ -107,6 +107,8 @@ class Write:
     premium: float
     labels: tuple[str, ...]
     read: bool = False
+    implied: bool = False
+    """Whether the provider placed it by itself."""
 
 
 @dataclass(slots=True)

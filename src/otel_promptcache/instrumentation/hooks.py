@@ -15,11 +15,12 @@ import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar, Token
-from typing import Any
+from typing import Any, Literal
 
 from opentelemetry import context, trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
+from otel_promptcache.instrumentation.asking import Asked, of_a_platform
 from otel_promptcache.instrumentation.tap import tap
 from otel_promptcache.instrumentation.together import Opener, Together, Told
 from otel_promptcache.providers import dialect_for
@@ -64,14 +65,22 @@ def _assemble() -> None:
     _observer = Together(observers) if len(observers) > 1 else observers[0] if observers else None
 
 
+Again = tuple[tuple[Any, ...], Mapping[str, Any]] | Literal[False] | None
+"""Arguments, positional and named; False for "not again"; None where nobody could tell."""
+
+
 class Frame:
     """One run of an SDK's ``request``: the call it makes, if it is one of ours, and what to undo at its end."""
 
-    __slots__ = ("_attached", "_token", "call", "tapped")
+    __slots__ = ("_attached", "_token", "asked", "call", "silent", "tapped")
 
     def __init__(self, call: Told | None) -> None:
         self.call = call
         self.tapped = False
+        self.asked: Asked | None = None
+        """The question that was added to the request, if one was."""
+        self.silent = False
+        """Whether to ask no more, because a question was refused."""
         self._attached: Any = None
         # Requests that carry no prompt have a frame too: within a middleware they hide the outer call.
         self._token: Token[Frame | None] = _frame.set(self)
@@ -81,6 +90,14 @@ class Frame:
         if self._attached is None:
             made = trace.set_span_in_context(span)
             self._attached = made, context.attach(made)
+
+    def again(self, asked: Asked, error: BaseException, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Again:
+        """Arguments to make the request with once more, where it failed because of our question; else False."""
+        if asked.refused_by(error) is False:
+            return False
+        if self.call is not None:
+            self.call.refused()
+        return asked.without(args, kwargs)
 
     def leave(self, error: BaseException | None) -> None:
         """The request returned or raised."""
@@ -142,6 +159,26 @@ def _enter(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Frame | None:
         return None
 
 
+def _left(
+    frame: Frame, error: BaseException, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], Mapping[str, Any]] | None:
+    """The request raised: arguments to make it with once more, where that was our doing; else it is over."""
+    asked = getattr(frame, "asked", None)
+    if asked is not None and getattr(error, "status_code", None) == 400:
+        frame.asked, frame.silent = None, True
+        again: Again = None
+        try:
+            again = frame.again(asked, error, args, kwargs)
+        except Exception as ours:
+            with contextlib.suppress(Exception):
+                frame.call.observer.trouble("witness", ours)  # type: ignore[union-attr]
+        if again is not False:  # where we cannot tell whose fault it is, it may be ours
+            return again or (args, kwargs)
+    with contextlib.suppress(Exception):
+        frame.leave(error)
+    return None
+
+
 def request(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Around ``SyncAPIClient.request``."""
     try:
@@ -150,12 +187,20 @@ def request(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], k
         frame = None
     if frame is None:
         return wrapped(*args, **kwargs)
+    again = None
     try:
         result = wrapped(*args, **kwargs)
     except BaseException as error:
-        with contextlib.suppress(Exception):
-            frame.leave(error)
-        raise
+        again = _left(frame, error, args, kwargs)
+        if again is None:
+            raise
+    if again is not None:  # made out here, so that its own errors have no history
+        try:
+            result = wrapped(*again[0], **again[1])
+        except BaseException as error:
+            with contextlib.suppress(Exception):
+                frame.leave(error)
+            raise
     try:  # noqa: SIM105
         frame.leave(None)
     except Exception:  # noqa: S110
@@ -173,12 +218,20 @@ async def async_request(
         frame = None
     if frame is None:
         return await wrapped(*args, **kwargs)
+    again = None
     try:
         result = await wrapped(*args, **kwargs)
     except BaseException as error:
-        with contextlib.suppress(Exception):
-            frame.leave(error)
-        raise
+        again = _left(frame, error, args, kwargs)
+        if again is None:
+            raise
+    if again is not None:  # made out here, so that its own errors have no history
+        try:
+            result = await wrapped(*again[0], **again[1])
+        except BaseException as error:
+            with contextlib.suppress(Exception):
+                frame.leave(error)
+            raise
     try:  # noqa: SIM105
         frame.leave(None)
     except Exception:  # noqa: S110
@@ -193,7 +246,10 @@ def build_request(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, .
         frame = _frame.get()
         if frame is not None and frame.call is not None:
             try:
-                _prepared(frame, frame.call, made, kwargs["options"] if "options" in kwargs else args[0])
+                options = kwargs["options"] if "options" in kwargs else args[0]
+                _prepared(frame, frame.call, made, options)
+                if frame.call.question is not None and not frame.silent:
+                    made = _asking(frame, frame.call, instance, options, wrapped, args, kwargs) or made
             except Exception as error:
                 frame.call.observer.trouble("hook", error)
     except Exception:  # noqa: S110
@@ -214,6 +270,30 @@ def _prepared(frame: Frame, call: Told, made: Any, options: Any) -> None:
     own = call.recorder.own if call.recorder is not None else None
     if isinstance(own, trace.Span):
         frame.attach(own)
+
+
+def _asking(
+    frame: Frame,
+    call: Told,
+    client: Any,
+    options: Any,
+    build: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Any:
+    """The request with the question that the call has, None where it stays as it is."""
+    question = call.question
+    if question is None or of_a_platform(type(client)):
+        call.unasked()
+        return None
+    try:
+        asked = Asked(question, options)
+        made = asked.request(build, args, kwargs)
+    except Exception:
+        call.unasked()
+        raise
+    frame.asked = asked
+    return made
 
 
 def process_response(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from otel_promptcache.model import Answer
-from otel_promptcache.observer import Recorder
+from otel_promptcache.observer import Question, Recorder
 from otel_promptcache.providers import Dialect
 
 
@@ -29,8 +29,14 @@ class Told(Protocol):
     def observer(self) -> Opener: ...
     @property
     def recorder(self) -> Recorder | None: ...
+    @property
+    def question(self) -> Question | None:
+        """What is to be added to the request, once it has been prepared."""
+        ...
 
     def prepared(self, body: Mapping[str, Any], host: str, port: int, credential: str) -> None: ...
+    def unasked(self) -> None: ...
+    def refused(self) -> None: ...
     def begun(self, *, streaming: bool) -> None: ...
     def answered(self, answer: Answer) -> None: ...
     def loaded(self, document: object) -> None: ...
@@ -67,9 +73,21 @@ class Calls:
     def recorder(self) -> Recorder | None:
         return self._calls[0].recorder
 
+    @property
+    def question(self) -> Question | None:
+        return next((question for call in self._calls if (question := call.question) is not None), None)
+
     def prepared(self, body: Mapping[str, Any], host: str, port: int, credential: str) -> None:
         for call in self._calls:
             call.prepared(body, host, port, credential)
+
+    def unasked(self) -> None:
+        for call in self._calls:
+            call.unasked()
+
+    def refused(self) -> None:
+        for call in self._calls:
+            call.refused()
 
     def begun(self, *, streaming: bool) -> None:
         for call in self._calls:

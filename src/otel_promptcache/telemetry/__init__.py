@@ -7,7 +7,6 @@ on exactly one span a call. Metrics: counters are observable. Ledger: one log re
 from __future__ import annotations
 
 import base64
-import importlib.util
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -21,12 +20,16 @@ from opentelemetry.context import Context, get_current  # by name: our own modul
 
 from otel_promptcache import attribution, semconv
 from otel_promptcache._version import __version__
+from otel_promptcache.advice import Advisor, Finding
 from otel_promptcache.fingerprint import SHORT, Chain, HashKey
 from otel_promptcache.history import Sight, Write
-from otel_promptcache.model import Attribution, Observation, Prompt
+from otel_promptcache.journal import Change
+from otel_promptcache.model import Attribution, Link, Observation, Prompt
+from otel_promptcache.observer import witness
 from otel_promptcache.providers.rules import TTL_NAMES
 from otel_promptcache.semconv import Metric
 from otel_promptcache.settings import Live, Settings
+from otel_promptcache.telemetry import listening
 from otel_promptcache.telemetry.context import (
     Owners,
     Watcher,
@@ -39,7 +42,9 @@ from otel_promptcache.telemetry.counters import OPERATION, Labels, book_of, labe
 from otel_promptcache.telemetry.spans import (
     Attributes,
     SpanRecorder,
+    advice_attributes,
     all_attributes,
+    change_attributes,
     convention_attributes,
 )
 
@@ -99,6 +104,7 @@ class Telemetry:
         self._logger: Any = None
         self._bound: object = None
         self.owners = Owners()
+        self._advisor = Advisor()
         self._checked = False
         self.tracer = trace.get_tracer(semconv.SCOPE, __version__, tracer_provider)
         self._meter = metrics.get_meter(semconv.SCOPE, __version__, meter_provider)
@@ -130,6 +136,7 @@ class Telemetry:
                 observed(metric, partial(book.table.column, column, metric.labels, zeros=zeros))
             observed(semconv.M_COST, book.table.costs)
             observed(semconv.M_UNREAD, book.table.unread)
+            observed(semconv.M_NATIVE, book.table.native)
             observed(semconv.M_ERRORS, book.table.errors)
         self._duration = histogram(semconv.M_DURATION)
         self._first_chunk = histogram(semconv.M_FIRST_CHUNK)
@@ -163,8 +170,17 @@ class Telemetry:
             record(self._overhead, seconds, {semconv.PHASE: phase}, where)
 
     def unread(self, writes: list[Write]) -> None:
+        self.pending.flush()  # what is said of a route's writes rests on its calls
         for write in writes:
             self.table.add_unread(write.labels, TTL_NAMES.get(write.ttl, f"{write.ttl}s"), write.premium)
+            self._advise(self._advisor.unread(write))
+
+    def _advise(self, findings: Iterable[Finding]) -> None:
+        if self.live.value.advice:
+            with self.table.lock:
+                found = list(findings)
+            for finding in found:
+                self._log(semconv.EVENT_ADVICE, advice_attributes(finding), Context())
 
     # --- context: owner, route, attribution -----------------------------------------------------------------
 
@@ -211,6 +227,10 @@ class Telemetry:
 
     def _count(self, row: Labels, where: Context, seen: Observation, unpriced: bool, owned_elsewhere: bool) -> None:  # noqa: FBT001
         self.table.add(row, seen, unpriced=unpriced)
+        self._advise(self._advisor.call(row, seen))
+        if seen.agreement is not None and seen.diagnosis is not None:
+            ours = seen.diagnosis.reason
+            self.table.add_native(row, ours.value if ours else "", witness.label(seen.native), seen.agreement.value)
         labels = label_attributes(row)
         labels[semconv.OPERATION] = OPERATION
         if self.live.value.token_usage_metric and seen.usage is not None:
@@ -228,7 +248,8 @@ class Telemetry:
 
     # --- log records ----------------------------------------------------------------------------------------
 
-    def _log(self, name: str, attributes: Attributes, where: Context) -> None:
+    def _log(self, name: str, attributes: Attributes, where: Context, at: float | None = None) -> None:
+        """``at`` in POSIX seconds, now where it is left out."""
         from opentelemetry._logs import LogRecord, SeverityNumber
 
         if self._logger is None:
@@ -237,7 +258,7 @@ class Telemetry:
             return
         self._logger.emit(
             LogRecord(
-                timestamp=time_ns(),
+                timestamp=time_ns() if at is None else int(at * 1e9),
                 context=where,
                 severity_number=SeverityNumber.INFO,
                 event_name=name,
@@ -278,6 +299,18 @@ class Telemetry:
                     found[f"{semconv.WRITE_TOKENS_BY_TTL}.{TTL_NAMES.get(ttl, ttl)}"] = tokens
         self._log(semconv.EVENT_CALL, found, recorder.context)
 
+    @property
+    def service_version(self) -> str:
+        provider = self._provider or trace.get_tracer_provider()
+        resource = getattr(provider, "resource", None)
+        return str(resource.attributes.get(semconv.SERVICE_VERSION, "")) if resource is not None else ""
+
+    def changed(self, change: Change) -> None:
+        """One record, in the trace of the first call that had the new prefix."""
+        found = change_attributes(change)
+        found[semconv.KEY_ID] = self._key.id
+        self._log(semconv.EVENT_CHANGED, found, _context_of(change.new.link), change.new.at)
+
     def prompt_map(self, seen: Observation, prompt: Prompt, sight: Sight) -> None:
         """The prompt as packed segments, as a delta to the request it shares most with."""
         marks = _marks((place.length, place.ttl) for place in prompt.breakpoints)
@@ -309,22 +342,9 @@ class Telemetry:
 
     def check(self) -> str | None:
         """Why nothing of ours can arrive anywhere, and what to do; None when somebody listens."""
-        provider = self._provider or trace.get_tracer_provider()
-        meters = self._meter_provider or metrics.get_meter_provider()
-        has_sdk = hasattr(provider, "add_span_processor") or type(meters).__name__ == "MeterProvider"
-        if not has_sdk and importlib.util.find_spec("opentelemetry.sdk") is None:
-            return "the OpenTelemetry SDK is missing: pip install 'otel-promptcache[otlp]'"
-        if not has_sdk:
-            return (
-                "no TracerProvider or MeterProvider is set: start the application with opentelemetry-instrument, "
-                "set OTEL_PROMPTCACHE_AUTO=1 (see `otel-promptcache auto`), or configure the SDK before the first call"
-            )
-        if _exports_nothing(provider, meters):
-            return (
-                "the providers have no exporter: set OTEL_TRACES_EXPORTER and OTEL_METRICS_EXPORTER to otlp "
-                "(pip install 'otel-promptcache[otlp]'), or add a span processor or metric reader"
-            )
-        return None
+        return listening.problem(
+            self._provider or trace.get_tracer_provider(), self._meter_provider or metrics.get_meter_provider()
+        )
 
     def deactivate(self) -> None:
         """Counts no longer. What was counted stays to be collected, for observable instruments cannot be taken back."""
@@ -345,16 +365,11 @@ def create_histogram(meter: Meter, metric: Metric) -> Histogram:
         return meter.create_histogram(metric.name, metric.unit, metric.meaning)
 
 
-def _exports_nothing(provider: object, meters: object) -> bool:
-    """Whether SDK providers have neither a span processor besides ours nor a metric reader; False where unknown."""
-    combined = getattr(provider, "_active_span_processor", None)
-    processors = getattr(combined, "_span_processors", None)
-    readers = getattr(meters, "_metric_readers", None)
-    if readers is None and type(meters).__name__ == "MeterProvider":
-        return False
-    if processors is None:
-        return False
-    return not readers and all(isinstance(one, Watcher) for one in processors)
+def _context_of(link: Link | None) -> Context:
+    if link is None:
+        return Context()
+    ids = trace.SpanContext(link.trace_id, link.span_id, is_remote=False, trace_flags=trace.TraceFlags(1))
+    return trace.set_span_in_context(trace.NonRecordingSpan(ids), Context())
 
 
 def _marks(places: Iterable[tuple[int, int]]) -> dict[int, int]:

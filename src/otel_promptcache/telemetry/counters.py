@@ -68,6 +68,7 @@ class Table:
         self.rows: dict[tuple[Labels, str, str, str], Row] = {}
         self._unread: dict[tuple[Labels, str], float] = {}
         self._errors: dict[str, int] = {}
+        self._native: dict[tuple[Labels, str, str, str], int] = {}
 
     def add(self, labels: Labels, seen: Observation, *, unpriced: bool) -> None:
         """Adds one finished call."""
@@ -99,6 +100,12 @@ class Table:
             if verdict is not None and verdict.lost:
                 row.lost_tokens += verdict.lost
                 row.lost_cost += float(seen.lost_usd or 0)
+
+    def add_native(self, labels: Labels, reason: str, theirs: str, agreement: str) -> None:
+        """Adds a verdict of the provider's own and how it goes with ours."""
+        key = (labels, reason, theirs, agreement)
+        with self.lock:
+            self._native[key] = self._native.get(key, 0) + 1
 
     def add_unread(self, labels: Labels, ttl: str, premium: float) -> None:
         """Adds what was paid for a write that nobody has read."""
@@ -147,6 +154,15 @@ class Table:
             unread = list(self._unread.items())
         for (labels, ttl), premium in unread:
             yield Point(premium, label_attributes(labels) | {semconv.TTL: ttl})
+
+    def native(self) -> Iterator[Point]:
+        """Calls with a verdict of the provider's own, by ours, theirs, and how the two go together."""
+        with self.lock:
+            found = list(self._native.items())
+        names = (semconv.REASON, semconv.NATIVE_VERDICT, semconv.NATIVE_AGREEMENT)
+        for (labels, *values), count in found:
+            more = {name: value for name, value in zip(names, values, strict=True) if value}
+            yield Point(count, label_attributes(labels) | more)
 
     def errors(self) -> Iterator[Point]:
         """Errors of ours, by room."""

@@ -8,10 +8,13 @@ from opentelemetry import context, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from otel_promptcache import semconv
+from otel_promptcache.advice import Finding, sentence
+from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation
+from otel_promptcache.providers.rules import TTL_NAMES
 from otel_promptcache.settings import Spans
 from otel_promptcache.telemetry.context import scope_name
-from otel_promptcache.telemetry.counters import OPERATION
+from otel_promptcache.telemetry.counters import OPERATION, label_attributes
 
 if TYPE_CHECKING:
     from otel_promptcache.telemetry import Telemetry
@@ -39,7 +42,7 @@ class SpanRecorder:
         self._owner: Span | None = None
         self._said: Attributes = {}
         self._linked = False
-        parent = context.get_current()
+        self._parent = parent = context.get_current()
         if self._settings.spans is not Spans.NEVER:
             if self._settings.spans is Spans.AUTO:
                 self._owner = telemetry.owners.claim()
@@ -66,6 +69,16 @@ class SpanRecorder:
     def own(self) -> Span | None:
         """The span made for this call, to be current while the request is under way."""
         return self._own
+
+    def sent_again(self) -> None:
+        """Some SDKs have a span of their own around each time that a request is made."""
+        owner = self._owner
+        if owner is None or owner.is_recording():
+            return
+        newer = self._telemetry.owners.claim()
+        if newer is not None:
+            self.span = self._owner = newer
+            self.context = trace.set_span_in_context(newer, self._parent)
 
     def usage(self, seen: Observation) -> None:
         owner = self._owner
@@ -206,14 +219,14 @@ def all_attributes(seen: Observation) -> Attributes:
         found[semconv.ROUTE] = said.route
     if said.keys or said.strategy or said.prompt_name:
         found |= attribution_attributes(said)
+    if seen.native:
+        _tell_witness(found, seen)
     print_ = seen.fingerprint
     if print_ is not None:
         found[semconv.PREFIX_ID] = print_.prefix_id
         found[semconv.LINEAGE_ID] = seen.lineage
         found[semconv.FINGERPRINT] = print_.sections
         found[semconv.KEY_ID] = print_.key_id
-    for name, value in seen.native:
-        found[f"{semconv.NATIVE}.{name}"] = value
     if seen.hit_depth is not None:
         found[semconv.HIT_DEPTH] = round(seen.hit_depth, 4)
     found[semconv.SCHEMA_VERSION] = semconv.SCHEMA
@@ -246,6 +259,16 @@ def _tell_verdict(found: Attributes, seen: Observation) -> None:
         found[semconv.HIT_RATIO] = usage.read / usage.input_total
 
 
+def _tell_witness(found: Attributes, seen: Observation) -> None:
+    """What the provider itself says about its cache, and how that goes with ours."""
+    for name, value in seen.native:
+        found[f"{semconv.NATIVE}.{name}"] = value
+    if seen.agreement is not None:
+        found[semconv.NATIVE_AGREEMENT] = seen.agreement.value
+    if seen.native_asked_by:
+        found[semconv.NATIVE_ASKED_BY] = seen.native_asked_by
+
+
 def _tell_money(found: Attributes, seen: Observation) -> None:
     """What the call cost; nothing where the price is not known."""
     cost = seen.cost
@@ -272,3 +295,50 @@ def attribution_attributes(said: Attribution) -> Attributes:
         if said.prompt_version:
             found[semconv.PROMPT_VERSION] = said.prompt_version
     return found
+
+
+def change_attributes(change: Change) -> Attributes:
+    """A change of a stable prefix as the fields of its event; what is not known is absent."""
+    old, new, parted = change.old, change.new, change.difference
+    found: Attributes = {
+        semconv.ROUTE: change.where.route,
+        semconv.PROVIDER: change.where.provider,
+        semconv.REQUEST_MODEL: change.where.model,
+        semconv.CHANGE_PATTERN: change.pattern.value,
+        semconv.CHANGE_RATE: change.calls_per_hour,
+        semconv.CHANGE_OLD: old.digest,
+        semconv.CHANGE_NEW: new.digest,
+        semconv.CHANGE_OLD_SERVICE: old.service,
+        semconv.CHANGE_NEW_SERVICE: new.service,
+        semconv.CHANGE_OLD_PROMPT: old.prompt_version,
+        semconv.CHANGE_NEW_PROMPT: new.prompt_version,
+        semconv.PROMPT_NAME: new.prompt_name,
+        semconv.SCHEMA_VERSION: semconv.SCHEMA,
+    }
+    if parted is not None:
+        found |= {
+            semconv.REASON: parted.reason.value,
+            semconv.CAUSE: parted.cause.value if parted.cause is not None else "",
+            semconv.PATH: parted.path,
+            semconv.CHANGE_SECTION: parted.section.name.lower(),
+        }
+        if parted.line is not None:
+            found[semconv.LINE] = parted.line
+    return {name: value for name, value in found.items() if value != ""}
+
+
+def advice_attributes(found: Finding) -> Attributes:
+    """Advice as the fields of its event."""
+    told: Attributes = label_attributes(found.labels) | {
+        semconv.ADVICE: found.advice.value,
+        semconv.ADVICE_TEXT: sentence(found),
+        semconv.ADVICE_CALLS: found.calls,
+        semconv.ADVICE_USD: round(found.usd, 6),
+        semconv.TTL: TTL_NAMES.get(found.ttl, f"{found.ttl}s"),
+        semconv.SCHEMA_VERSION: semconv.SCHEMA,
+    }
+    if found.better is not None:
+        told[semconv.ADVICE_TTL] = TTL_NAMES.get(found.better, f"{found.better}s")
+    if found.gaps is not None:
+        told[semconv.GAP_MEDIAN], told[semconv.GAP_HIGH] = found.gaps
+    return told

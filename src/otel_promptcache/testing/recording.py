@@ -21,6 +21,7 @@ from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history import Sight, Write, describe
 from otel_promptcache.history.memory import Memory
 from otel_promptcache.instrumentation import hooks, patches
+from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation, Prompt, Scope, Usage
 from otel_promptcache.observer import Observer
 from otel_promptcache.providers import BY_NAME
@@ -37,7 +38,7 @@ PATIENCE: Final = 10.0
 """Seconds that an assertion waits for what is still done off the caller's thread."""
 TICK: Final = 1e-6
 """Seconds between two calls at least, whatever the clock says."""
-_SETTINGS: Final = {PREFIX + "BUDGET_MS": "0"}
+_SETTINGS: Final = {PREFIX + "JOURNAL": "false", PREFIX + "BUDGET_MS": "0"}
 """On a slow machine nothing may be left out."""
 
 _names = map("recording-{}".format, itertools.count(1))
@@ -193,6 +194,8 @@ def recording(
 class _Ear:
     """Telemetry and history of a recording's observer: it turns what they are told into calls."""
 
+    service_version = ""
+
     def __init__(self, key: HashKey) -> None:
         self.calls: list[Call] = []
         self._key = key
@@ -220,6 +223,8 @@ class _Ear:
 
     def unread(self, writes: list[Write]) -> None: ...
 
+    def changed(self, change: Change) -> None: ...
+
     # History
 
     def sent(
@@ -235,7 +240,7 @@ class _Ear:
         self._compared[call.number], call.change = self._stability.sent(
             prompt, scope, dialect, number=call.number, route=route, conversation=conversation
         )
-        call.prefix = snapshot.take(prompt, scope.provider, self._key, self._deployment)
+        call.prefix = snapshot.searched(snapshot.take(prompt, scope.provider, self._key, self._deployment), prompt)
         return sight
 
     def begun(self, sight: Sight, now: float | None = None) -> None:
@@ -270,6 +275,8 @@ class _Recorder:
             route=said.route or entry_route() or attribution.calling_function(2),
             conversation=said.conversation or conversation_in_context(None),
         )
+
+    def sent_again(self) -> None: ...
 
     def usage(self, seen: Observation) -> None: ...
 

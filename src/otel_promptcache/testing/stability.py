@@ -17,34 +17,9 @@ from otel_promptcache.history.memory import Memory
 from otel_promptcache.model import Link, Prompt, Scope, Usage
 from otel_promptcache.providers import Dialect
 from otel_promptcache.providers.rules import rules_for
-from otel_promptcache.semconv import Reason
+from otel_promptcache.semconv import PROMPT_CHANGED, Reason
 from otel_promptcache.settings import Privacy
 from otel_promptcache.testing.calls import Change
-
-NO_CHANGE: Final = frozenset(
-    {
-        Reason.TTL_EXPIRED,
-        Reason.BELOW_MINIMUM,
-        Reason.BREAKPOINT_MISSING,
-        Reason.LOOKBACK_EXCEEDED,
-        Reason.CONCURRENT_WRITE,
-        Reason.BREAKPOINT_MOVED,
-        Reason.BREAKPOINT_MISPLACED,
-        Reason.BREAKPOINT_FROZEN,
-        Reason.BREAKPOINT_LIMIT,
-        Reason.MARKER_LOST,
-        Reason.TTL_CHANGED,
-        Reason.WRITE_NOT_VISIBLE,
-        Reason.NEAR_MINIMUM,
-        Reason.PROVIDER_EVICTED,
-        Reason.ROUTING_OVERFLOW,
-        Reason.IMPLICIT_UNRELIABLE,
-        Reason.UNSUPPORTED,
-        Reason.USAGE_NOT_REPORTED,
-        Reason.UNKNOWN,
-    }
-)
-"""Reasons that leave the prompt as it was. Any other, also one that is yet to be found, is a change of it."""
 
 _ANY_PROVIDER: Final = ""
 _TOKENS_A_BYTE: Final = 64
@@ -75,7 +50,7 @@ class Stability:
         self._memory.ended(sight, nothing_read, "", None)
         if prompt.automatic or prompt.breakpoints:
             self._marked.add(number)
-        if found.reason is None or found.reason in NO_CHANGE:
+        if found.reason not in PROMPT_CHANGED:
             return sight, self._lost_marker(sight, number)
         path = ""
         if found.place is not None:

@@ -72,6 +72,34 @@ class Reason(StrEnum):
     UNKNOWN = "unknown"
 
 
+_PROMPT_UNCHANGED: Final = frozenset(
+    {
+        Reason.TTL_EXPIRED,
+        Reason.BELOW_MINIMUM,
+        Reason.BREAKPOINT_MISSING,
+        Reason.LOOKBACK_EXCEEDED,
+        Reason.CONCURRENT_WRITE,
+        Reason.BREAKPOINT_MOVED,
+        Reason.BREAKPOINT_MISPLACED,
+        Reason.BREAKPOINT_FROZEN,
+        Reason.BREAKPOINT_LIMIT,
+        Reason.MARKER_LOST,
+        Reason.TTL_CHANGED,
+        Reason.WRITE_NOT_VISIBLE,
+        Reason.NEAR_MINIMUM,
+        Reason.PROVIDER_EVICTED,
+        Reason.ROUTING_OVERFLOW,
+        Reason.IMPLICIT_UNRELIABLE,
+        Reason.UNSUPPORTED,
+        Reason.USAGE_NOT_REPORTED,
+        Reason.UNKNOWN,
+    }
+)
+"""Reasons that leave the prompt as it was. Any other, also one that is yet to be found, is a change of it."""
+PROMPT_CHANGED: Final = frozenset(Reason) - _PROMPT_UNCHANGED
+"""Reasons that say that the prompt, or what belongs to it, is not what it was."""
+
+
 class ReasonInfo(NamedTuple):
     """A row of the table the docs and the advice are made from."""
 

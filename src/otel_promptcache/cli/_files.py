@@ -1,0 +1,29 @@
+"""Files that a command is given."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO
+
+
+@contextmanager
+def opened(names: Sequence[str]) -> Iterator[Iterable[str]]:
+    """The lines of several files as one; a byte that is no UTF-8 spoils its line only."""
+
+    def lines() -> Iterator[str]:
+        for name in names:
+            if name == "-":
+                yield from sys.stdin
+                continue
+            handle: IO[str]
+            with (
+                gzip.open(name, "rt", encoding="utf-8", errors="replace")
+                if name.endswith(".gz")
+                else open(name, encoding="utf-8", errors="replace")
+            ) as handle:
+                yield from handle
+
+    yield lines()

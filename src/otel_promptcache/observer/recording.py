@@ -1,0 +1,71 @@
+"""What the observer needs of telemetry. The room itself stands higher up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from otel_promptcache.history import Sight, Write
+from otel_promptcache.journal import Change
+from otel_promptcache.model import Attribution, Link, Observation, Prompt
+
+
+class Recorder(Protocol):
+    """Telemetry's side of one call."""
+
+    @property
+    def link(self) -> Link | None:
+        """Ids of the span that stands for the call."""
+        ...
+
+    @property
+    def attribution(self) -> Attribution: ...
+
+    @property
+    def own(self) -> object | None:
+        """The span made for this call, to be current while the request is under way."""
+        ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The metric labels of the call, opaque to everybody else."""
+        ...
+
+    def sent_again(self) -> None:
+        """The request goes out once more."""
+        ...
+
+    def usage(self, seen: Observation) -> None:
+        """The verdict is known; the span may end at any moment after this."""
+        ...
+
+    def close(self, seen: Observation) -> None:
+        """The call is over. ``seen`` is complete, but for a cost that may follow with ``settle``."""
+        ...
+
+    def settle(self, seen: Observation) -> None:
+        """Everything is known: metrics, ledger, end of an own span. May run on the worker's thread."""
+        ...
+
+
+class Telemetry(Protocol):
+    """Where observations go."""
+
+    @property
+    def service_version(self) -> str:
+        """``service.version`` of this process, empty where it has none."""
+        ...
+
+    def begin(self, seen: Observation, started_ns: int) -> Recorder: ...
+
+    def prompt_map(self, seen: Observation, prompt: Prompt, sight: Sight) -> None: ...
+
+    def trouble(self, where: str) -> None: ...
+
+    def overhead(self, spent: Mapping[str, float]) -> None:
+        """Our own seconds on the caller's thread in one call, by phase."""
+        ...
+
+    def unread(self, writes: list[Write]) -> None: ...
+
+    def changed(self, change: Change) -> None: ...
