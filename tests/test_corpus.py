@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from otel_promptcache import diagnosis, fingerprint, paths, providers
+from otel_promptcache import diagnosis, paths, providers
 from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history import Sight
 from otel_promptcache.history.memory import Memory
@@ -54,8 +54,7 @@ def diagnosed(case: Case, *, named: bool = True, remember_bytes: int = 0) -> lis
             scope = Scope(dialect.provider, request["endpoint"], "k", prompt.model, prompt.cache_key)
             conversation = request.get("session", "") if named else ""
             sight = memory.sent(prompt, scope, now=moment, route="r", conversation=conversation, link=Link(1, number))
-            for info, segment in sight.fresh:
-                info.detail = fingerprint.detail(segment)
+            memory.describe(prompt, sight)
             calls[number] = prompt, scope, sight
             continue
         prompt, scope, sight = calls[number]

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_promptcache import diagnosis, fingerprint, providers
+from otel_promptcache import diagnosis, providers
 from otel_promptcache.fingerprint import HashKey, canonical
 from otel_promptcache.history import Sight
 from otel_promptcache.history.memory import Memory
@@ -124,8 +124,7 @@ class Client:
         sight = self.memory.sent(
             prompt, scope, now=self.now, route=route, conversation=conversation, link=Link(1, self.count)
         )
-        for info, segment in sight.fresh:
-            info.detail = fingerprint.detail(segment)
+        self.memory.describe(prompt, sight)
         usage = self.cache.usage(prompt, scope, rules_for(provider, prompt.model), self.now)
         return Pending(body, prompt, scope, sight, usage)
 

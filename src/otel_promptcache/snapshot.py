@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from otel_promptcache import diagnosis, fingerprint
 from otel_promptcache.fingerprint import SHORT, Detail, Digest, HashKey
-from otel_promptcache.history import Info
+from otel_promptcache.history.info import Info, traits
 from otel_promptcache.model import Kind, Prompt, Section, Segment
 from otel_promptcache.providers import BY_NAME
 from otel_promptcache.semconv import Cause, Reason
@@ -230,11 +230,27 @@ def _segment(part: Part) -> Segment:
     return Segment(0, part.section, part.kind, part.element, part.item, part.label, "")
 
 
+class _Told(Info):
+    """What a snapshot says of a segment."""
+
+    __slots__ = ("_detail",)
+
+    def __init__(self, part: Part) -> None:
+        super().__init__(0, part.size, traits(_segment(part)))
+        self._detail = part.detail
+
+    @property
+    def detail(self) -> Detail | None:
+        return self._detail
+
+    def detailed(self, _: Segment) -> Detail | None:
+        return self._detail
+
+
 def _info(part: Part, known: dict[tuple[str, str], Info]) -> Info:
     info = known.get((part.label, part.digest))
     if info is None:
-        info = known[part.label, part.digest] = Info(Digest(bytes.fromhex(part.digest)), part.size, _segment(part))
-        info.detail = part.detail
+        info = known[part.label, part.digest] = _Told(part)
     return info
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from itertools import accumulate
 from typing import Any
 from unittest import mock
 
@@ -14,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_promptcache.fingerprint import HashKey
-from otel_promptcache.history import Node, Sight, Write
+from otel_promptcache.history import Sight, Write
 from otel_promptcache.history.memory import MAX_IDS, MAX_SCOPES, Memory
+from otel_promptcache.history.trie import Stem
 from otel_promptcache.model import Link, Scope, Usage
 from otel_promptcache.providers import _wire, anthropic, openai_chat, openai_responses
 
@@ -76,17 +78,36 @@ def words(count: int, topic: str = "cats") -> list[str]:
     return [f"Message number {n} of a long and winding conversation about {topic}." for n in range(count)]
 
 
+def stems(memory: Memory) -> list[Stem]:
+    """Everything that is remembered."""
+    found = [branch.root for branch in memory._branches.values()]
+    for stem in found:
+        found += stem.forks.values()
+    return found
+
+
 def check(memory: Memory) -> None:
     """Everything that is counted is there, and nothing else is."""
-    nodes = list(memory._table.values())
-    pins: Counter[int] = Counter(id(node.parent) for node in nodes)
+    known = stems(memory)
     scopes = memory._branches.values()
-    leaves: list[Node] = [sent.leaf for branch in scopes for sent in branch.sent if sent.leaf is not None]
-    pins.update(map(id, leaves))
-    assert [node.refs for node in nodes] == [pins[id(node)] for node in nodes]
-    assert sum(branch.nodes for branch in scopes) == len(nodes) == len(memory)
-    assert all(node.parent is not None for node in nodes)
-    uses = Counter(id(node.info) for node in nodes)
+    leaves = [sent.leaf for branch in scopes for sent in branch.sent if sent.leaf is not None]
+    pins = Counter(map(id, (*leaves, *(stem.parent for stem in known if stem.parent is not None))))
+    for stem in known:
+        assert all(node.stem is stem and node is stem.nodes[at] for at, node in stem.nodes.items())
+        assert {at: node.refs for at, node in stem.nodes.items() if node.refs} == {
+            at: pins[id(node)] for at, node in stem.nodes.items() if pins[id(node)]
+        }
+        assert len(stem) == stem.pinned == max((at for at, node in stem.nodes.items() if node.refs), default=0)
+        assert len(stem) or stem.parent is None
+        assert all(node.info is (stem.rows.infos[at - 1] if at else None) for at, node in stem.nodes.items())
+        assert [at for at, _ in stem.steps] == sorted({at for at, _ in stem.steps}, reverse=True)
+        assert len(stem.rows.infos) == len(stem.rows.elements) == len(stem.rows.sizes)
+        for (at, key), fork in stem.forks.items():
+            assert (fork.parent, fork.start, fork.rows.infos[0].key) == (stem.nodes[at], stem.start + at, key)
+        sizes = [info.size for info in stem.rows.infos]
+        assert list(stem.rows.sizes) == list(accumulate(sizes, initial=stem.size))[1:]
+    assert sum(branch.segments for branch in scopes) == sum(map(len, known)) == len(memory)
+    uses = Counter(id(info) for stem in known for info in stem.rows.infos)
     assert {id(info): info.refs for info in memory._infos.values()} == dict(uses)
 
 
@@ -107,7 +128,8 @@ class TestSharing:
         second = bench.send(talk(*words(5)))
         assert (first.shared, second.shared, len(second.nodes)) == (0, 3, 5)
         assert second.previous is first.sent
-        assert second.nodes[:3] == first.nodes
+        assert second.infos[:3] == first.infos
+        assert second.sent.path().infos() == second.infos
 
     def test_branches_share_their_trunk(self) -> None:
         """Two answers to one question."""
@@ -135,15 +157,15 @@ class TestSharing:
         one = bench.send(talk(*words(3)))
         a, b, c = words(3)
         other = bench.send(talk(b, a, c), scope=CLAUDE._replace(model="claude-sonnet-5"))
-        assert len(one.fresh) == 3
-        assert len(other.fresh) == 2  # said by the other side
-        assert one.nodes[2].info is other.nodes[2].info
+        assert one.fresh == 3
+        assert other.fresh == 2  # said by the other side
+        assert one.infos[2] is other.infos[2]
 
     def test_an_empty_prompt(self) -> None:
         """Is looked up like any other."""
         bench = Bench()
         sight = bench.send({"messages": []})
-        assert (sight.shared, sight.nodes, sight.previous, len(bench.memory)) == (0, [], None, 0)
+        assert (sight.shared, sight.infos, sight.previous, len(bench.memory)) == (0, [], None, 0)
         bench.send({"messages": []})
         check(bench.memory)
 
@@ -152,14 +174,14 @@ class TestResending:
     """Messages sent again in a row are recognised at one glance, and nothing else about them is different."""
 
     def test_they_need_not_be_looked_at(self) -> None:
-        """Of a conversation that goes on only the new turn is made into segments."""
+        """Of a conversation that goes on nothing is made into a segment but what tells where it goes on."""
         bench = Bench()
         bench.send(talk(*words(40)))
         body = talk(*words(42), mark=False)
         prompt = anthropic.prompt(body)
         sight = bench.memory.sent(prompt, CLAUDE, now=1.0, route=HERE, conversation="", link=None)
         made = [index for index, segment in enumerate(prompt.segments._made) if segment is not None]
-        assert (sight.shared, made) == (40, [40, 41])
+        assert (sight.shared, made) == (40, [40])
 
     @given(
         st.lists(
@@ -188,8 +210,13 @@ class TestResending:
                 with mock.patch.object(_wire, "_RUN", length):
                     sight = bench.send(talk(*texts), float(number), scope=scope)
                 previous = sight.previous.link if sight.previous is not None else None
-                chains = [node.chain for node in sight.nodes]
-                found.append((sight.shared, sight.live, previous, chains, len(bench.memory)))
+                bench.memory.describe(anthropic.prompt(talk(*texts)), sight)
+                chain = KEY.root(*scope)
+                for info in sight.infos:
+                    assert info.digest is not None
+                    chain = KEY.chain(chain, info.digest)
+                assert sight.nodes.chain(KEY) == chain
+                found.append((sight.shared, sight.live, previous, chain, len(bench.memory)))
                 check(bench.memory)
             assert found[0] == found[1]
 
@@ -261,7 +288,7 @@ class TestForgetting:
         first = bench.send(talk(*words(20)), response_id="r1", conversation="c1")
         for number in range(20):
             bench.send(talk(*words(20, str(number))))
-        assert (first.sent.leaf, first.sent.path(), first.sent.breakpoints) == (None, [], ())
+        assert (first.sent.leaf, list(first.sent.path()), first.sent.breakpoints) == (None, [], ())
         assert bench.start(talk("x"), conversation="c1").holder is None
 
     def test_scopes_ids_and_places_are_bounded(self) -> None:
@@ -298,6 +325,41 @@ class TestForgetting:
                 bench.memory.ended(sight, Usage(9, 0, 9) if fate == "ok" else None, "", None)
             assert len(bench.memory) <= 20
             check(bench.memory)
+
+
+class TestAccidents:
+    """Half of something is worse than nothing."""
+
+    @pytest.mark.parametrize("method", ["keep", "pin", "reached"])
+    def test_a_failure_in_the_middle(self, method: str) -> None:
+        """What was known is lost; what comes is as if nothing had been."""
+        bench = Bench()
+        bench.send(talk(*words(9)))
+        with mock.patch.object(Stem, method, side_effect=MemoryError), pytest.raises(MemoryError):
+            bench.start(talk(*words(4), "Something else."), conversation="c")
+        assert len(bench.memory) == 0
+        assert bench.send(talk(*words(9)), conversation="c").shared == 0
+        assert bench.send(talk(*words(11))).shared == 9
+        check(bench.memory)
+
+    def test_a_call_in_the_middle_of_another(self) -> None:
+        """A signal handler's, say: it is told nothing and leaves nothing, and the other does not notice."""
+        bench = Bench()
+        bench.send(talk(*words(3)))
+        inner: list[Sight] = []
+        waiting = [talk(*words(7))]
+        reached = Stem.reached
+
+        def interrupted(stem: Stem, at: int, sent: Any) -> None:
+            if waiting:
+                inner.append(bench.start(waiting.pop()))
+            reached(stem, at, sent)
+
+        with mock.patch.object(Stem, "reached", interrupted):
+            outer = bench.send(talk(*words(5)))
+        assert (outer.shared, inner[0].shared, len(inner[0].infos)) == (3, 0, 7)
+        assert len(bench.memory) == 5
+        check(bench.memory)
 
 
 class TestEntries:

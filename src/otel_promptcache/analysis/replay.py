@@ -12,7 +12,7 @@ from otel_promptcache.analysis import places
 from otel_promptcache.analysis.exchanges import Exchange
 from otel_promptcache.analysis.places import Place
 from otel_promptcache.fingerprint import HashKey
-from otel_promptcache.history import Sight, describe
+from otel_promptcache.history import Sight
 from otel_promptcache.history.memory import Memory
 from otel_promptcache.model import Cost, Diagnosis, Link, Prompt, Scope, Section, Segment, Usage
 from otel_promptcache.providers.rules import rules_for
@@ -106,7 +106,7 @@ def _sent(memory: Memory, exchange: Exchange, number: int, now: float) -> _Call:
     if not prompt.segments:
         return _Call(prompt, scope, None)
     sight = memory.sent(prompt, scope, now=now, route="", conversation=prompt.conversation_id, link=Link(1, number + 1))
-    describe(sight.fresh)
+    memory.describe(prompt, sight)
     return _Call(prompt, scope, sight)
 
 
@@ -123,7 +123,7 @@ def _judged(exchanges: Sequence[Exchange], number: int, calls: dict[int, _Call],
         prompt,
         verdict,
         earlier=exchanges[earlier] if earlier is not None else None,
-        sizes=tuple((info.section, info.size) for node in sight.nodes if (info := node.info) is not None),
+        sizes=tuple((info.section, info.size) for info in sight.infos),
         shared=sight.shared,
         cost=cost,
         lost_usd=pricing.lost(verdict.lost, usage, cost) if verdict.lost and usage and cost else None,

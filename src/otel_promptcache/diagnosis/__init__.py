@@ -80,7 +80,7 @@ def _missed(case: Case, expected: Expectation, read: int) -> Diagnosis:
         confidence=_confidence(case, expected, reason),
         evidence=Evidence(
             case.sight.shared,
-            len(case.sight.nodes),
+            len(case.sight.infos),
             case.sight.sent.at - source.at if source else None,
             lifetime(case, source) if source else None,
             case.rules.minimum,

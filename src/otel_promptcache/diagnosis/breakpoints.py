@@ -53,7 +53,7 @@ def _expect_unmarked(case: Case) -> Expectation | None:
         return None
     if case.unmarked:
         return _expect_marker(case, previous)
-    stable = leading_length(case.infos())
+    stable = leading_length(case.sight.infos)
     if not stable or case.sight.shared < stable or case.sight.live >= stable or case.continues:
         return None
     tokens, exact = case.tokens_at(stable)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from otel_promptcache.diagnosis.change import Change
-from otel_promptcache.history import Info, Node, Sent, Sight
+from otel_promptcache.history import Info, Node, Path, Sent, Sight
 from otel_promptcache.model import Prompt, Scope, Section, Usage
 from otel_promptcache.providers.rules import Matching, Rules
 from otel_promptcache.semconv import Reason
@@ -76,9 +75,6 @@ class Case(NamedTuple):
         """Tokens of the first ``length`` segments of this prompt, and whether a response told them."""
         return tokens_at(self.sight.nodes, length, self.total)
 
-    def infos(self) -> list[Info]:
-        return [info(node) for node in self.sight.nodes]
-
 
 def info(node: Node) -> Info:
     """What is known of the segment at a position."""
@@ -91,24 +87,25 @@ def leading_length(infos: Sequence[Info]) -> int:
     return next((index for index, one in enumerate(infos) if one.section not in LEADING), len(infos))
 
 
-def tokens_at(nodes: Sequence[Node], length: int, total: int) -> tuple[int, bool]:
+def tokens_at(path: Path, length: int, total: int) -> tuple[int, bool]:
     """Tokens of a prefix: told by a response, else a byte share between the nearest counts that were."""
     if length <= 0:
         return 0, True
-    node = nodes[length - 1]
-    if node.tokens:
+    node = path.kept(length)
+    if node is not None and node.tokens:
         return node.tokens, True
-    low = next((other for other in reversed(nodes[: length - 1]) if other.tokens), None)
-    high = next((other for other in nodes[length:] if other.tokens), None)
+    counted = path.counted()
+    low = next((other for other in reversed(counted) if other.length < length), None)
+    high = next((other for other in counted if other.length > length), None)
     size_low, tokens_low = (low.size, low.tokens) if low else (0, 0)
-    size_high, tokens_high = (high.size, high.tokens) if high else (nodes[-1].size, total)
+    size_high, tokens_high = (high.size, high.tokens) if high else (path.size(len(path)), total)
     if size_high <= size_low:
         return tokens_low, False
-    share = (node.size - size_low) / (size_high - size_low)
+    share = (path.size(length) - size_low) / (size_high - size_low)
     return tokens_low + int(share * max(0, tokens_high - tokens_low)), False
 
 
-def held_after(case: Case, source: Sent, old: Sequence[Node], length: int) -> tuple[int, bool]:
+def held_after(case: Case, source: Sent, old: Path, length: int) -> tuple[int, bool]:
     """Tokens the provider held after ``source`` for its first ``length`` segments."""
     if case.rules.matching is Matching.BREAKPOINT:
         places = [node for node, _ in source.breakpoints if node.length <= length]
@@ -153,11 +150,12 @@ def hit_depth(prompt: Prompt, sight: Sight, usage: Usage) -> float | None:
     if prompt.segments[-1].section is not Section.MESSAGES or elements <= 0 or not usage.input_total:
         return None
     live = sight.live
-    if live and sight.nodes[live - 1].tokens == usage.read:
+    end = sight.nodes.kept(live) if live else None
+    if end is not None and end.tokens == usage.read:
         low = live  # what was read ends where an earlier response said that this many tokens do
     else:  # by bytes: what was read ends where its share of the prompt's bytes does
-        inside = usage.read / usage.input_total * sight.nodes[-1].size
-        low = bisect.bisect_right(sight.nodes, inside + _ROUNDING, key=lambda node: node.size)
+        inside = usage.read / usage.input_total * sight.nodes.size(len(sight.nodes))
+        low = sight.nodes.within(inside + _ROUNDING)
     last = prompt.segments[low - 1] if low else None
     if last is None or last.section not in array_sections:
         return 0.0

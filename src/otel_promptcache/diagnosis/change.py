@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from otel_promptcache import fingerprint
 from otel_promptcache.fingerprint.fields import Field, Leaf, leaves, plain_text
-from otel_promptcache.history import TELLING, Info, Remembered, describe
+from otel_promptcache.history import TELLING, Info, Remembered
 from otel_promptcache.model import Kind, Section, Segment
 from otel_promptcache.providers._wire import server_tool, unmarked
 from otel_promptcache.semconv import Cause, Reason
@@ -98,7 +98,7 @@ def _parted(segment: Segment, before: Info, after: Info) -> Change:
     for kind in (segment.kind, before.kind):
         if kind in _MEDIA_CAUSE and segment.kind is not before.kind:
             return Change(segment, _MEDIA_CAUSE[kind])
-    cause, line, field, certain = fingerprint.difference(before.detail, detailed(after, segment), segment)
+    cause, line, field, certain = fingerprint.difference(before.detail, after.detailed(segment), segment)
     return Change(segment, cause, line, field, certain=certain)
 
 
@@ -127,7 +127,7 @@ def _replaced(segment: Segment, before: Info, after: Info, kept: set[int], their
     if segment.section is not Section.SYSTEM or Kind.TEXT is not segment.kind is not before.kind:
         return None
     stayed = sum(info.size for info in theirs[1:] if id(info) in kept)
-    alike = fingerprint.similar(before.detail, detailed(after, segment))
+    alike = fingerprint.similar(before.detail, after.detailed(segment))
     long = min(before.size, after.size) >= _NOTE
     return Cause.REPLACED if stayed >= TELLING and long and not alike else None
 
@@ -149,12 +149,6 @@ def _at_section_end(segments: Sequence[Segment], at: int, before: Info, after: I
     element = earlier.element + 1 if earlier is not None and earlier.section is before.section else 0
     cause = Cause.SERVER_TOOLS if before.section is Section.TOOLS and before.label else Cause.REMOVED
     return Change(segment._replace(section=before.section, element=element, item=-1), cause)
-
-
-def detailed(info: Info, segment: Segment) -> fingerprint.Detail | None:
-    """Line hashes of a present segment; made here when the worker has not come to it yet."""
-    describe([(info, segment)])
-    return info.detail
 
 
 # --- What became of a history as a whole --------------------------------------------------------------------

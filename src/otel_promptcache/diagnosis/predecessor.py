@@ -16,18 +16,16 @@ from otel_promptcache.diagnosis.case import (
     Expectation,
     expired,
     held_after,
-    info,
     leading_length,
 )
 from otel_promptcache.diagnosis.change import (
     REASON_OF_SECTION,
     Change,
     change,
-    detailed,
     history_reason,
     parting,
 )
-from otel_promptcache.history import TELLING, Info, Node, Sent, Sight
+from otel_promptcache.history import TELLING, Info, Path, Sent, Sight
 from otel_promptcache.model import Scope, Section
 from otel_promptcache.providers.rules import Matching
 from otel_promptcache.semconv import Cause, Reason
@@ -75,8 +73,8 @@ def expect_held(case: Case) -> Expectation:
         segments = case.prompt.segments
         places = [index for index, segment in enumerate(segments) if segment.section in LEADING]
         resent = {segments[index].section for index in places}
-        old = [one for one in map(info, source.path()) if one.section in resent]
-        new = [info(case.sight.nodes[index]) for index in places]
+        old = [one for one in source.path().infos() if one.section in resent]
+        new = [case.sight.infos[index] for index in places]
         at = parting(old, new)
         if at is not None:
             parted = change([segments[index] for index in places], new, at, old)
@@ -91,15 +89,14 @@ def expect_held(case: Case) -> Expectation:
 def _expect_from(case: Case, source: Sent) -> Expectation | None:
     """What a stable application would have read of one earlier request, if this one was meant to match it."""
     old = source.path()
-    old_infos = [info(node) for node in old]
-    new_infos = case.infos()
+    old_infos, new_infos = old.infos(), case.sight.infos
     at = parting(old_infos, new_infos)
     other_scope = scope_reason(source.scope, case.scope)
     if other_scope is not None:
         return _expect_other_scope(case, source, other_scope, old, at)
     if at is None or at >= len(old) or at >= len(new_infos):
         return None  # one continues the other: nothing changed
-    elements = [node.element for node in old], [segment.element for segment in case.prompt.segments]
+    elements = old.elements(), [segment.element for segment in case.prompt.segments]
     reason = history_reason(old_infos, new_infos, at, *elements) or _summed_up(case, source, old_infos, at, *elements)
     place = Whole if reason is not None else blame(case, old_infos, new_infos, at)
     if place is None or (place is Leading and case.sight.shared >= leading_length(new_infos)):
@@ -185,15 +182,13 @@ def versions(case: Case, old: Sequence[Info], new: Sequence[Info], at: int) -> b
 
 
 def _detail(case: Case, at: int) -> fingerprint.Detail | None:
-    return detailed(info(case.sight.nodes[at]), case.prompt.segments[at])
+    return case.sight.infos[at].detailed(case.prompt.segments[at])
 
 
-def _expect_other_scope(
-    case: Case, source: Sent, reason: Reason, old: Sequence[Node], at: int | None
-) -> Expectation | None:
+def _expect_other_scope(case: Case, source: Sent, reason: Reason, old: Path, at: int | None) -> Expectation | None:
     """The same conversation under another model, key or account."""
     shared = len(old) if at is None else at
-    common = sum(info(node).size for node in old[:shared] if info(node).section is Section.MESSAGES)
+    common = sum(one.size for one in old.infos()[:shared] if one.section is Section.MESSAGES)
     if source.scope.provider != case.scope.provider or shared <= case.sight.shared or common < TELLING:
         return None
     if shared == len(case.prompt.segments) and reason is Reason.MODEL_CHANGED:

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Final, NewType
 
-from otel_promptcache.fingerprint.detail import Detail, detail
+from otel_promptcache.fingerprint.detail import Detail, detail, pack, packed, unpack
 from otel_promptcache.fingerprint.difference import Difference, common_start, difference, similar, volatile_lines
 from otel_promptcache.fingerprint.fields import Field
 from otel_promptcache.model import Kind, Section, Segment
@@ -113,7 +113,10 @@ __all__ = [
     "detail",
     "difference",
     "identity",
+    "pack",
+    "packed",
     "sections",
     "similar",
+    "unpack",
     "volatile_lines",
 ]

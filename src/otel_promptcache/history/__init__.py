@@ -7,95 +7,15 @@ when the response ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
-from otel_promptcache.fingerprint import Chain, Detail, Digest, detail
-from otel_promptcache.model import Link, Prompt, Scope, Section, Segment, Usage
-from otel_promptcache.providers._wire import server_tool
+from otel_promptcache.history.info import Info, Remembered
+from otel_promptcache.history.trie import Node, Path
+from otel_promptcache.model import Link, Prompt, Scope, Usage
 
 TELLING: Final = 48
 """Bytes from which a segment found in both prompts shows that they belong together; everybody says "yes"."""
-
-
-class Remembered(NamedTuple):
-    """The content of a segment, where the application allows it to be kept in memory. Never exported."""
-
-    role: str
-    plain: bool
-    """Whether the bytes are a text; else a structure (``providers._wire.structure``)."""
-    data: bytes
-
-
-class Info:
-    """What is known of one distinct segment, wherever it stands. Shared by all prompts that contain it."""
-
-    __slots__ = ("detail", "digest", "key", "kind", "label", "last", "refs", "remembered", "role", "section", "size")
-
-    def __init__(self, digest: Digest, size: int, segment: Segment) -> None:
-        self.key = segment.key
-        self.refs = 0
-        self.digest = digest
-        self.size = size
-        self.section = segment.section
-        self.kind = segment.kind
-        self.role = hash(segment.role)
-        self.label = _label(segment)
-        self.detail: Detail | None = None
-        self.remembered: Remembered | None = None
-        self.last: Sent | None = None
-        """The newest request that brought this segment to a place where it had not been."""
-
-
-def describe(fresh: Iterable[tuple[Info, Segment]]) -> None:
-    """Makes the line and loose hashes of segments that are new; it takes longer than the look-up that found them so."""
-    for info, segment in fresh:
-        if info.detail is None:
-            info.detail = detail(segment)
-
-
-def _label(segment: Segment) -> str:
-    """The name of a parameter, the type of a tool that runs at the provider, else nothing."""
-    if segment.section is Section.PARAMETERS:
-        return segment.role
-    return server_tool(segment.value) if segment.section is Section.TOOLS else ""
-
-
-class Node:
-    """One position in a prefix. Equal prefixes of one scope share their nodes."""
-
-    __slots__ = (
-        "chain",
-        "element",
-        "entry",
-        "identity",
-        "info",
-        "key",
-        "last",
-        "length",
-        "parent",
-        "refs",
-        "size",
-        "tokens",
-    )
-
-    def __init__(self, key: int, parent: Node | None, info: Info | None, chain: Chain, element: int) -> None:
-        self.key = key
-        self.parent = parent
-        self.info = info
-        self.chain = chain
-        self.element = element
-        self.length: int = parent.length + 1 if parent else 0
-        self.size: int = (parent.size if parent else 0) + (info.size if info else 0)
-        self.refs = 0
-        self.entry: Entry | None = None
-        self.last: Sent | None = None
-        """The newest request whose prompt begins with this prefix."""
-        self.tokens = 0
-        """Tokens of the prefix that ends here, where a response told; else 0."""
-        self.identity: tuple[str, str] | None = None
-        """What is exported of the prefix that ends here (its id, its sections), once it has been asked for."""
 
 
 @dataclass(slots=True)
@@ -178,15 +98,9 @@ class Sent:
         """Tokens the provider holds after it: read plus written."""
         self.response_id = ""
 
-    def path(self) -> list[Node]:
-        """The nodes of its prompt, first segment first."""
-        nodes: list[Node] = []
-        node = self.leaf
-        while node is not None and node.parent is not None:
-            nodes.append(node)
-            node = node.parent
-        nodes.reverse()
-        return nodes
+    def path(self) -> Path:
+        """The places of its prompt; none once it has been forgotten."""
+        return Path.to(self.leaf)
 
 
 class Sight:
@@ -215,13 +129,17 @@ class Sight:
     """Whether the newest request with the shared prefix had no answer yet when this one was sent."""
     rate: int = 0
     """Requests of this scope in the minute before, counted where a provider limits them."""
-    fresh: Sequence[tuple[Info, Segment]] = ()
-    """Segments never seen before, whose details are still to be made."""
+    fresh: int = 0
+    """Segments never seen before."""
+    leading: Node | None = None
+    """The end of tools and system prompt, where there are any."""
 
-    def __init__(self, sent: Sent, nodes: list[Node], previous: Sent | None) -> None:
+    def __init__(self, sent: Sent, nodes: Path, previous: Sent | None) -> None:
         self.sent = sent
         self.nodes = nodes
-        """The nodes of this prompt, known and new."""
+        """The places of this prompt, known and new."""
+        self.infos: list[Info] = []
+        """What is known of its segments."""
         self.shared = len(nodes)
         """How many of them were known."""
         self.previous = previous
@@ -237,6 +155,10 @@ class History(Protocol):
         """Looks a request up, records it, and says what was known before."""
         ...
 
+    def describe(self, prompt: Prompt, sight: Sight) -> None:
+        """Makes the hashes of segments that are new; it takes longer than the look-up that found them so."""
+        ...
+
     def begun(self, sight: Sight, now: float | None = None) -> None:
         """The response has begun: what this request wrote is readable from now on."""
         ...
@@ -250,4 +172,15 @@ class History(Protocol):
         ...
 
 
-__all__ = ["TELLING", "Entry", "History", "Info", "Node", "Remembered", "Sent", "Sight", "Write", "describe"]
+__all__ = [
+    "TELLING",
+    "Entry",
+    "History",
+    "Info",
+    "Node",
+    "Path",
+    "Remembered",
+    "Sent",
+    "Sight",
+    "Write",
+]

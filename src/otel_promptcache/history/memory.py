@@ -1,8 +1,8 @@
 """The history of one process: a trie of prefixes, bounded as a whole and for each scope.
 
-Nodes lie in one table under a rolling hash of the segment keys, so that recognising a resent conversation is one
-look-up a segment and a new turn adds only its own nodes. A request pins its last node; forgetting the oldest
-requests frees the nodes that nothing else stands on.
+Recognising a resent conversation compares one number a segment, or one for a whole run of messages, and a new turn adds
+only itself. A request pins the place where its prompt ends; forgetting the oldest requests frees the segments that
+nothing else stands on.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ import itertools
 import secrets
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.fingerprint import HashKey, canonical
 from otel_promptcache.fingerprint.fields import plain_text
-from otel_promptcache.history import TELLING, Entry, Info, Node, Remembered, Sent, Sight, Write
-from otel_promptcache.model import Link, Prompt, Run, Scope, Section, Segment, Usage
+from otel_promptcache.history import TELLING, Info, Node, Path, Remembered, Sent, Sight, Write
+from otel_promptcache.history.info import Traits, traits
+from otel_promptcache.history.simulation import place_entries, simulate, withdraw
+from otel_promptcache.history.trie import Rows, Stem
+from otel_promptcache.model import Kind, Link, Prompt, Run, Scope, Section, Segment, Usage
 from otel_promptcache.providers.rules import MINUTE, Matching, Rules, rules_for
-from otel_promptcache.providers.windows import windows
 
 MAX_SCOPES: Final = 4096
 MAX_IDS: Final = 20_000
@@ -29,6 +31,8 @@ MAX_UNREAD: Final = 10_000
 MAX_RUNS: Final = 256
 """Conversations whose newest state is recognised at one glance."""
 MAX_KIN: Final = 8
+MAX_TRAITS: Final = 512
+"""Combinations of role, kind and section that are held once; a tool result's role carries the id of its call."""
 MAX_VERSIONS: Final = 4
 """Of what one route sends in front of the messages: a new prompt is rolled out beside the old one."""
 SEGMENTS_A_REQUEST: Final = 4
@@ -41,19 +45,20 @@ _TRIMMED_TO: Final = 0.9
 class _Branch:
     """All prefixes of one scope."""
 
-    __slots__ = ("nodes", "root", "sent")
+    __slots__ = ("root", "segments", "sent")
 
-    def __init__(self, root: Node) -> None:
+    def __init__(self, root: Stem) -> None:
         self.root = root
         self.sent: deque[Sent] = deque()
-        self.nodes = 0
+        self.segments = 0
 
 
 class _Resent(NamedTuple):
-    """Messages in a row as they were last sent: their hash, their nodes."""
+    """Messages in a row as they were last sent: how many, their hash, and where they end, stem by stem."""
 
+    length: int
     print: int
-    nodes: list[Node]
+    ends: tuple[tuple[Stem, int], ...]
 
 
 class _Contents:
@@ -65,12 +70,12 @@ class _Contents:
         self._held = 0
         self._kept: deque[Info] = deque()
 
-    def keep(self, info: Info, segment: Segment, data: bytes) -> None:
-        if len(data) > self._most:
+    def keep(self, info: Info, content: Remembered) -> None:
+        if len(content.data) > self._most:
             return
-        info.remembered = Remembered(segment.role, plain_text(segment) is not None, data)
+        info.remembered = content
         self._kept.append(info)
-        self._held += len(data)
+        self._held += len(content.data)
         while self._held > self._most:
             self.drop(self._kept[0])
 
@@ -90,41 +95,55 @@ class Memory:
         hashes only."""
         self._key = key
         self._max = max_segments
-        self._remembered = _Contents(remember_bytes) if remember_bytes else None
+        self._remember_bytes = remember_bytes
         # Reentrant: a signal handler may make a call of its own while we hold the lock.
         self._lock = threading.RLock()
-        self._table: dict[int, Node] = {}
-        self._infos: dict[int, Info] = {}
-        self._branches: OrderedDict[Scope, _Branch] = OrderedDict()
-        self._runs: OrderedDict[tuple[int, int], _Resent] = OrderedDict()
-        """By the prefix in front and the first message. All nodes in it live: forgetting any empties it."""
-        self._by_id: OrderedDict[str, Sent] = OrderedDict()
-        self._by_site: OrderedDict[tuple[str, str], OrderedDict[int, Sent]] = OrderedDict()
-        """The newest request for each of the newest versions of what a route sends in front of the messages."""
+        self._at_work = False
+        self._begin()
         self._writes: list[tuple[float, int, Write]] = []
         self._unread: deque[Write] = deque(maxlen=MAX_UNREAD)
         self._order = itertools.count()
         after_fork_in_child(self._after_fork)
 
+    def _begin(self) -> None:
+        self._segments = 0
+        self._infos: dict[int, Info] = {}
+        self._remembered = _Contents(self._remember_bytes) if self._remember_bytes else None
+        self._traits: dict[Traits, Traits] = {}
+        self._branches: OrderedDict[Scope, _Branch] = OrderedDict()
+        self._runs: OrderedDict[tuple[Stem, int, int], _Resent] = OrderedDict()
+        """By the place in front and the first message. All in it is alive: forgetting any empties it."""
+        self._by_id: OrderedDict[str, Sent] = OrderedDict()
+        self._by_site: OrderedDict[tuple[str, str], OrderedDict[Node | None, Sent]] = OrderedDict()
+        """The newest request for each of the newest versions of what a route sends in front of the messages."""
+
     def _after_fork(self) -> None:
         # Another thread may have held the lock when the process was copied. What was paid for belongs to the parent.
         self._lock = threading.RLock()
+        if self._at_work:
+            self._at_work = False
+            self._begin()
         self._writes = []
         self._unread.clear()
 
     def __len__(self) -> int:
         """Remembered segments."""
-        return len(self._table)
+        return self._segments
 
     def sent(
         self, prompt: Prompt, scope: Scope, *, now: float, route: str, conversation: str, link: Link | None
     ) -> Sight:
         rules = rules_for(scope.provider, scope.model)
         with self._lock:
+            if self._at_work:
+                # A signal handler's call, in the middle of another's: it is told nothing, and leaves nothing.
+                aside = Memory(self._key, self._max)
+                return aside.sent(prompt, scope, now=now, route=route, conversation=conversation, link=link)
             branch = self._branch(scope)
-            nodes = self._known(branch.root, prompt)
+            ends = self._known(branch.root, prompt)
             sent = Sent(scope, now, link, route, conversation)
-            sight = Sight(sent, nodes, nodes[-1].last if nodes else None)
+            known = Path(ends)
+            sight = Sight(sent, known, ends[-1][0].last(ends[-1][1]) if known else None)
             if prompt.previous_id or prompt.conversation_id or conversation:
                 sight.held = bool(prompt.previous_id or prompt.conversation_id)
                 sight.holder = self._holder(prompt, conversation)
@@ -133,10 +152,22 @@ class Memory:
                 sight.unanswered = not sight.previous.readable
             if rules.machine_rate:
                 sight.rate = _rate(branch.sent, now, 4 * rules.machine_rate)
-            _simulate(sight, prompt, rules, now)
-            self._record(branch, prompt, sight, rules, now)
+            simulate(sight, prompt, rules, now)
+            self._at_work = True
+            try:
+                self._record(branch, prompt, sight, ends, rules, now)
+            except BaseException:
+                self._begin()  # half of something is worse than nothing
+                raise
+            finally:
+                self._at_work = False
             sent.lineage = self._lineage(sight)
         return sight
+
+    def describe(self, prompt: Prompt, sight: Sight) -> None:
+        if sight.fresh:
+            for info, segment in zip(sight.infos[sight.shared :], prompt.segments[sight.shared :], strict=True):
+                info.describe(self._key, segment)
 
     def begun(self, sight: Sight, now: float | None = None) -> None:
         sight.sent.readable = True
@@ -155,7 +186,7 @@ class Memory:
                 self._remember_id(response_id, sent)
             if usage is None or not usage.available:
                 if not sent.readable:
-                    _withdraw(sight)
+                    withdraw(sight)
                 return
             if not usage.server_tools:  # else counts add up several inner requests and tell no lengths
                 self._learn(sight, usage)
@@ -190,48 +221,54 @@ class Memory:
         branch = self._branches.get(scope)
         if branch is None:
             names = (scope.provider, scope.endpoint, scope.credential, scope.model, scope.cache_key)
-            branch = self._branches[scope] = _Branch(Node(hash(scope), None, None, self._key.root(*names), -1))
+            root = Stem(None)
+            root.keep(0).chain = self._key.root(*names)
+            branch = self._branches[scope] = _Branch(root)
             while len(self._branches) > MAX_SCOPES:
                 self._forget_all(self._branches.popitem(last=False)[1])
         else:
             self._branches.move_to_end(scope)
         return branch
 
-    def _known(self, root: Node, prompt: Prompt) -> list[Node]:
-        """The nodes of the longest known prefix: one look-up a segment, and one for messages resent in a row."""
-        table, segments = self._table, prompt.segments
-        nodes: list[Node] = []
-        key, at = root.key, 0
+    def _known(self, root: Stem, prompt: Prompt) -> list[tuple[Stem, int]]:
+        """Where the longest known prefix ends, stem by stem: one comparison a segment, and one for messages resent in a
+        row. The last place is where the rest goes on."""
+        segments = prompt.segments
+        ends: list[tuple[Stem, int]] = []
+        stem, at, index = root, 0, 0
         for run in (*segments.runs, None):
-            for index in range(at, run.start if run is not None else len(segments)):
-                key = hash((key, segments[index].key))
-                node = table.get(key)
-                if node is None:
-                    return nodes
-                nodes.append(node)
+            infos = stem.rows.infos
+            for place in range(index, run.start if run is not None else len(segments)):
+                key = segments[place].key
+                if at < len(infos) and infos[at].key == key:
+                    at += 1
+                    continue
+                fork = stem.forks.get((at, key))
+                ends.append((stem, at))
+                if fork is None:
+                    return ends
+                stem, at, infos = fork, 1, fork.rows.infos
             if run is not None:
-                at = run.start
-                resent = self._resent(key, run)
-                if resent:
-                    nodes += resent
-                    key, at = resent[-1].key, at + len(resent)
-        return nodes
+                index = run.start
+                known = self._runs.get((stem, at, hash(run.texts[0])))
+                if known is not None and known.print == _print(run, known.length):
+                    ends += [(stem, at), *known.ends] if known.ends[0][0] is not stem else known.ends
+                    stem, at = ends.pop()
+                    index += known.length
+        ends.append((stem, at))
+        return ends
 
-    def _resent(self, key: int, run: Run) -> Sequence[Node]:
-        """The nodes of the messages that a run of earlier ones, sent behind the same prefix, begins with as a whole."""
-        known = self._runs.get((key, hash(run.texts[0])))
-        if known is None or known.print != _print(run, len(known.nodes)):
-            return ()
-        return known.nodes
-
-    def _remember_runs(self, root: Node, prompt: Prompt, nodes: list[Node]) -> None:
+    def _remember_runs(self, root: Stem, prompt: Prompt, path: Path) -> None:
         for run in prompt.segments.runs:
-            parent = nodes[run.start - 1] if run.start else root
-            place = (parent.key, hash(run.texts[0]))
-            known = self._runs.get(place)
             end = run.start + len(run.texts)
-            if known is None or known.nodes[-1] is not nodes[end - 1]:
-                self._runs[place] = _Resent(_print(run, len(run.texts)), nodes[run.start : end])
+            behind = [piece for piece in path.pieces if run.start < piece.stem.start + piece.end]
+            ends = tuple((stem, min(last, end - stem.start)) for stem, _, last in behind if stem.start < end)
+            before = path.piece(run.start) if run.start else None
+            stem, at = (before.stem, before.end) if before is not None else (root, 0)
+            place = (stem, at, hash(run.texts[0]))
+            known = self._runs.get(place)
+            if known is None or known.ends != ends:
+                self._runs[place] = _Resent(len(run.texts), _print(run, len(run.texts)), ends)
             self._runs.move_to_end(place)
             if len(self._runs) > MAX_RUNS:
                 self._runs.popitem(last=False)
@@ -246,10 +283,8 @@ class Memory:
         """The conversation that a request continues, as far as its prompt shows it; else a new one."""
         if sight.holder is not None:
             return sight.holder.lineage
-        if sight.previous is not None and sight.shared:
-            info = sight.nodes[sight.shared - 1].info
-            if info is not None and info.section is Section.MESSAGES:
-                return sight.previous.lineage
+        if sight.previous is not None and sight.shared and sight.infos[sight.shared - 1].section is Section.MESSAGES:
+            return sight.previous.lineage
         return sight.relative.lineage if sight.relative is not None else secrets.token_hex(8)
 
     def _remember_id(self, identity: str, sent: Sent) -> None:
@@ -260,27 +295,39 @@ class Memory:
 
     # --- recording ------------------------------------------------------------------------------------------
 
-    def _record(self, branch: _Branch, prompt: Prompt, sight: Sight, rules: Rules, now: float) -> None:
+    def _record(
+        self,
+        branch: _Branch,
+        prompt: Prompt,
+        sight: Sight,
+        ends: list[tuple[Stem, int]],
+        rules: Rules,
+        now: float,
+    ) -> None:
         sent = sight.sent
         previous = sight.previous
         if previous is not None:
             sent.before, sent.shared = previous, sight.shared
             if not previous.readable and previous.before is not None:
                 sent.before, sent.shared = previous.before, min(sight.shared, previous.shared)
-        for node in sight.nodes:
-            node.last = sent
-        sent.leaf = self._extend(branch, prompt, sight)
-        sent.leaf.refs += 1
+        self._extend(branch, prompt, sight, ends)
+        for stem, at in ends:
+            stem.reached(at, sent)
+        path = sight.nodes = Path(ends)
+        sight.infos = path.infos()
+        sent.leaf = ends[-1][0].pin(ends[-1][1])
+        front = _leading(sight.infos)
+        if front:
+            sight.leading = path.keep(front)
         if prompt.segments.runs:
-            self._remember_runs(branch.root, prompt, sight.nodes)
+            self._remember_runs(branch.root, prompt, path)
         if rules.matching is Matching.BREAKPOINT and prompt.breakpoints:
-            sent.breakpoints = _place_entries(prompt, sight.nodes, now)
+            sent.breakpoints = place_entries(prompt, path, now)
         branch.sent.append(sent)
         site = (sent.route, sent.scope.endpoint)
         versions = self._by_site.setdefault(site, OrderedDict())
-        leading = _leading_key(prompt, sight.nodes)
-        versions[leading] = sent
-        versions.move_to_end(leading)
+        versions[sight.leading] = sent
+        versions.move_to_end(sight.leading)
         if len(versions) > MAX_VERSIONS:
             versions.popitem(last=False)
         self._by_site.move_to_end(site)
@@ -291,43 +338,85 @@ class Memory:
                 self._remember_id(identity, sent)
         self._trim(branch)
 
-    def _extend(self, branch: _Branch, prompt: Prompt, sight: Sight) -> Node:
-        """Adds the nodes that are new and notes which earlier requests their segments were in; returns the last."""
-        nodes, sent = sight.nodes, sight.sent
-        fresh: list[tuple[Info, Segment]] = []
-        kin: dict[int, tuple[int, Sent]] = {}
-        relatives: set[int] = set()
-        parent = nodes[-1] if nodes else branch.root
-        for segment in prompt.segments[sight.shared :]:
+    def _extend(self, branch: _Branch, prompt: Prompt, sight: Sight, ends: list[tuple[Stem, int]]) -> None:
+        """Adds the segments that are new behind the last of ``ends``, and notes which earlier requests they were in."""
+        segments, start = prompt.segments, sight.shared
+        total = len(segments)
+        if start == total:
+            return
+        stem, at = ends[-1]
+        if at < len(stem):
+            fork = Stem(stem.pin(at))
+            stem.forks[at, segments[start].key] = fork
+            stem, at = fork, 0
+            ends.append((stem, at))
+        meeting = _Meeting(sight.sent)
+        rows = stem.rows
+        for run in (*segments.runs, None):
+            stop = run.start if run is not None else total
+            if start < stop:
+                self._add(meeting, rows, segments[start:stop])
+                start = stop
+            if run is not None and start < run.start + len(run.texts):
+                self._add_run(meeting, rows, run, start - run.start)
+                start = run.start + len(run.texts)
+        before = rows.sizes[-1] if at else stem.size
+        rows.sizes.extend(itertools.accumulate([info.size for info in rows.infos[at:]], initial=before))
+        rows.sizes.pop(at)  # the size in front, which the row has already
+        added = total - sight.shared
+        ends[-1] = (stem, len(stem))
+        branch.segments += added
+        self._segments += added
+        sight.fresh = meeting.fresh
+        if meeting.kin:
+            ordered = sorted(meeting.kin.values(), key=lambda pair: pair[0], reverse=True)
+            sight.kin = tuple(earlier for _, earlier in ordered[:MAX_KIN])
+            sight.relative = next((one for one in sight.kin if id(one) in meeting.relatives), None)
+
+    def _add(self, meeting: _Meeting, rows: Rows, segments: Sequence[Segment]) -> None:
+        for segment in segments:
             info = self._infos.get(segment.key)
             if info is None:
                 data = canonical(segment)
-                info = self._infos[segment.key] = Info(self._key.digest(segment.role, data), len(data), segment)
-                fresh.append((info, segment))
+                info = self._infos[segment.key] = Info(segment.key, len(data), self._shared_traits(traits(segment)))
+                meeting.fresh += 1
                 if self._remembered is not None:
-                    self._remembered.keep(info, segment, data)
-            elif (earlier := info.last) is not None and earlier.leaf is not None:
-                # What is long is telling; that everybody says "yes" is not.
-                kin[id(earlier)] = (kin.get(id(earlier), (0, earlier))[0] + info.size, earlier)
-                if segment.section is Section.MESSAGES and info.size >= TELLING:
-                    relatives.add(id(earlier))
+                    self._remembered.keep(info, Remembered(segment.role, plain_text(segment) is not None, data))
+            else:
+                meeting.met(info)
+            info.refs += 1
+            info.last = meeting.sent
+            rows.infos.append(info)
+            rows.elements.append(segment.element)
+
+    def _add_run(self, meeting: _Meeting, rows: Rows, run: Run, start: int) -> None:
+        """The same for messages that are a role and a text: the first sight of a long conversation is mostly these."""
+        infos, sent, add = self._infos, meeting.sent, rows.infos.append
+        texts = run.texts[start:] if start else run.texts
+        roles = {role: self._shared_traits(Traits(Section.MESSAGES, Kind.TEXT, hash(role))) for role in set(run.roles)}
+        for role, text in zip(run.roles[start:], texts, strict=True):
+            key = hash((role, text))
+            info = infos.get(key)
+            if info is None:
+                size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+                info = infos[key] = Info(key, size, roles[role])
+                meeting.fresh += 1
+                if self._remembered is not None:
+                    self._remembered.keep(info, Remembered(role, True, text.encode("utf-8", "surrogatepass")))
+            else:
+                meeting.met(info)
             info.refs += 1
             info.last = sent
-            chain = self._key.chain(parent.chain, info.digest)
-            node = Node(hash((parent.key, segment.key)), parent, info, chain, segment.element)
-            self._table[node.key] = node
-            parent.refs += 1
-            node.last = sent
-            nodes.append(node)
-            parent = node
-        branch.nodes += len(nodes) - sight.shared
-        if fresh:
-            sight.fresh = fresh
-        if kin:
-            ordered = sorted(kin.values(), key=lambda pair: pair[0], reverse=True)
-            sight.kin = tuple(earlier for _, earlier in ordered[:MAX_KIN])
-            sight.relative = next((one for one in sight.kin if id(one) in relatives), None)
-        return parent
+            add(info)
+        rows.elements.extend(range(run.first + start, run.first + len(run.texts)))
+
+    def _shared_traits(self, found: Traits) -> Traits:
+        known = self._traits.get(found)
+        if known is None:
+            known = found
+            if len(self._traits) < MAX_TRAITS:
+                self._traits[found] = found
+        return known
 
     def _learn(self, sight: Sight, usage: Usage) -> None:
         """Takes token counts over to the nodes they belong to."""
@@ -346,7 +435,7 @@ class Memory:
                     last.tokens = sent.cached
                     if usage.read and 0 < sight.live < last.length:
                         # What was read ends exactly at the entry that matched.
-                        sight.nodes[sight.live - 1].tokens = usage.read
+                        sight.nodes.keep(sight.live).tokens = usage.read
             else:
                 # Nothing read, nothing written: the provider stored nothing for this request.
                 for node, _ in sent.breakpoints:
@@ -355,8 +444,7 @@ class Memory:
 
     def _mark_read(self, sight: Sight, at: float) -> None:
         """Reading keeps entries alive, and pays for their writes: also for those whose writer is still at work."""
-        reach = max(sight.live, sight.pending, sight.expired, sight.beyond)
-        for node in sight.nodes[:reach]:
+        for node in sight.nodes.nodes(max(sight.live, sight.pending, sight.expired, sight.beyond)):
             entry = node.entry
             if entry is not None and entry.used < at:
                 entry.read = True
@@ -369,61 +457,77 @@ class Memory:
 
     def _trim(self, branch: _Branch) -> None:
         share = int(self._max * _SHARE_OF_ONE_SCOPE)
-        if branch.nodes > share:
+        if branch.segments > share:
             self._forget(branch, int(share * _TRIMMED_TO))
         if len(branch.sent) > share // SEGMENTS_A_REQUEST:
             for _ in range(max(1, int(len(branch.sent) * (1 - _TRIMMED_TO)))):
                 self._release(branch, branch.sent.popleft())
-        if len(self._table) > self._max:
+        if self._segments > self._max:
             # The scope that holds most gives way first, whoever came last.
-            while len(self._table) > self._max * _TRIMMED_TO:
-                largest = max(self._branches.values(), key=lambda one: one.nodes)
-                if not self._forget(largest, largest.nodes - max(1, int(self._max * (1 - _TRIMMED_TO)))):
+            while self._segments > self._max * _TRIMMED_TO:
+                largest = max(self._branches.values(), key=lambda one: one.segments)
+                if not self._forget(largest, largest.segments - max(1, int(self._max * (1 - _TRIMMED_TO)))):
                     break
 
     def _forget(self, branch: _Branch, target: int) -> bool:
-        """Forgets the oldest requests of a scope until it has ``target`` nodes; False when there was nothing to."""
-        before = branch.nodes
-        while branch.nodes > target and branch.sent:
+        """Forgets the oldest requests of a scope until it has ``target`` segments; False when there was nothing to."""
+        before = branch.segments
+        while branch.segments > target and branch.sent:
             self._release(branch, branch.sent.popleft())
-        return branch.nodes < before
+        return branch.segments < before
 
     def _forget_all(self, branch: _Branch) -> None:
         while branch.sent:
             self._release(branch, branch.sent.popleft())
 
     def _release(self, branch: _Branch, sent: Sent) -> None:
-        node = sent.leaf
+        leaf = sent.leaf
         sent.leaf = sent.before = None
         sent.breakpoints = ()
-        while node is not None and node.parent is not None:
-            node.refs -= 1
-            if node.refs > 0:
+        while leaf is not None:
+            leaf.refs -= 1
+            stem = leaf.stem
+            if leaf.refs or leaf.at < stem.pinned:
                 return
-            self._table.pop(node.key, None)
+            gone = stem.trimmed()
             self._runs.clear()
-            branch.nodes -= 1
-            node.last = None
-            node.entry = None
-            info = node.info
-            if info is not None:
+            branch.segments -= len(gone)
+            self._segments -= len(gone)
+            for info in gone:
                 info.refs -= 1
                 if not info.refs:
                     self._infos.pop(info.key, None)
                     if self._remembered is not None:
                         self._remembered.drop(info)
-            node = node.parent
+            leaf = stem.parent
+            if len(stem) or leaf is None:
+                return
+            del leaf.stem.forks[leaf.at, gone[0].key]
 
 
-def _leading_key(prompt: Prompt, nodes: list[Node]) -> int:
-    """Names everything in front of the messages."""
-    runs = prompt.segments.runs
-    end = runs[0].start if runs else len(nodes)
-    for index in range(end):
-        if prompt.segments[index].section is Section.MESSAGES:
-            end = index
-            break
-    return nodes[end - 1].key if end else 0
+class _Meeting:
+    """What the segments that are added for a request were in before."""
+
+    __slots__ = ("fresh", "kin", "relatives", "sent")
+
+    def __init__(self, sent: Sent) -> None:
+        self.sent = sent
+        self.fresh = 0
+        self.kin: dict[int, tuple[int, Sent]] = {}
+        self.relatives: set[int] = set()
+
+    def met(self, info: Info) -> None:
+        """A segment that was known. What is long is telling; that everybody says "yes" is not."""
+        earlier = info.last
+        if earlier is not None and earlier.leaf is not None:
+            self.kin[id(earlier)] = (self.kin.get(id(earlier), (0, earlier))[0] + info.size, earlier)
+            if info.size >= TELLING and info.section is Section.MESSAGES:
+                self.relatives.add(id(earlier))
+
+
+def _leading(infos: Sequence[Info]) -> int:
+    """Segments in front of the history: parameters, tools, system prompt."""
+    return next((index for index, info in enumerate(infos) if info.section > Section.SYSTEM), len(infos))
 
 
 def _rate(sent: deque[Sent], now: float, most: int) -> int:
@@ -438,74 +542,3 @@ def _print(run: Run, length: int) -> int:
     if length > len(run.texts):
         return 0
     return hash((tuple(run.roles[:length]), tuple(run.texts[:length])))
-
-
-def _place_entries(prompt: Prompt, nodes: list[Node], now: float) -> tuple[tuple[Node, int], ...]:
-    """Notes an entry at each breakpoint that has no living one; returns the places with their lifetimes."""
-    places = tuple(
-        (nodes[place.length - 1], place.ttl) for place in prompt.breakpoints if 0 < place.length <= len(nodes)
-    )
-    for node, ttl in places:
-        if node.entry is None or not node.entry.alive(now):
-            node.entry = Entry(ttl, now)
-    return places
-
-
-def _withdraw(sight: Sight) -> None:
-    """Takes back what was assumed of a request that failed before its response began: it left nothing to read."""
-    sent = sight.sent
-    for node, _ in sent.breakpoints:
-        if node.entry is not None and node.entry.used == sent.at and not node.entry.readable:
-            node.entry = None
-    for node in sight.nodes:
-        if node.last is sent:
-            node.last = sight.previous if node.length <= sight.shared else None
-
-
-def _simulate(sight: Sight, prompt: Prompt, rules: Rules, now: float) -> None:
-    """Fills in what this request may read, by the rules, from what earlier ones left."""
-    if rules.matching is Matching.PREFIX:
-        _simulate_prefix(sight, prompt, rules, now)
-        return
-    for window in windows(prompt, rules):
-        _search(sight, window, now)
-    if sight.previous is not None:
-        # What the newest request with this prefix marked, but no window reached.
-        for node, _ in sight.previous.breakpoints:
-            if sight.live < node.length <= sight.shared and node.entry is not None and prompt.breakpoints:
-                if not node.entry.alive(now):
-                    sight.expired = max(sight.expired, node.length)
-                elif node.entry.readable:
-                    sight.beyond = max(sight.beyond, node.length)
-
-
-def _search(sight: Sight, window: Iterator[int], now: float) -> None:
-    """Follows one search to the first entry that can be read."""
-    for length in window:
-        entry = sight.nodes[length - 1].entry if length <= sight.shared else None
-        if entry is None:
-            continue
-        if not entry.alive(now):
-            sight.expired = max(sight.expired, length)
-        elif not entry.readable:
-            sight.pending = max(sight.pending, length)
-        else:
-            sight.live = max(sight.live, length)
-            return
-
-
-def _simulate_prefix(sight: Sight, prompt: Prompt, rules: Rules, now: float) -> None:
-    ttl = prompt.retention or rules.ttl
-    for length in range(sight.shared, 0, -1):
-        last = sight.nodes[length - 1].last
-        if last is None:
-            continue
-        if not last.readable and last.before is not None and length <= last.shared:
-            last = last.before
-        if now - last.at > ttl:
-            sight.expired = max(sight.expired, length)
-        elif not last.readable:
-            sight.pending = max(sight.pending, length)
-        else:
-            sight.live = length
-            break

@@ -18,7 +18,7 @@ from otel_promptcache.model import (
 )
 from otel_promptcache.observer import witness
 from otel_promptcache.observer.breaker import GROSS_OVERRUN, STRIKES
-from otel_promptcache.observer.reckoning import chosen, detail, error_kind, fingerprint_of
+from otel_promptcache.observer.reckoning import chosen, describe, error_kind, fingerprint_of
 from otel_promptcache.observer.recording import Recorder
 from otel_promptcache.observer.wall import walled
 from otel_promptcache.observer.witness import Question
@@ -131,7 +131,6 @@ class Call:
                 conversation=seen.conversation,
                 link=self._recorder.link,
             )
-            seen.fingerprint = fingerprint_of(observer.key, sight)
             seen.lineage = sight.sent.lineage
             self._prompt, self._sight = prompt, sight
             if sight.previous is not None:
@@ -139,8 +138,7 @@ class Call:
             if self.settings.native_diagnostics and self._asked is None:
                 self.question = observer.witness.question(seen, sight, self.settings)
             if sight.fresh:
-                fresh = sight.fresh
-                observer.worker.submit(lambda: detail(fresh), DETAIL_JOBS)
+                observer.worker.submit(lambda: describe(observer.history, prompt, sight), DETAIL_JOBS)
         except Exception as error:
             observer.trouble("fingerprint", error)
         finally:
@@ -291,6 +289,11 @@ class Call:
     def _judge(self, seen: Observation) -> None:
         """Diagnosis and cost from what is known so far; each may fail without the other."""
         observer = self.observer
+        if self._prompt is not None and self._sight is not None and seen.fingerprint is None:
+            try:
+                seen.fingerprint = fingerprint_of(observer.key, self._prompt, self._sight)
+            except Exception as error:
+                observer.trouble("fingerprint", error)
         if self._prompt is not None and self._sight is not None and seen.diagnosis is None and not seen.error_type:
             try:
                 self._diagnose(seen, self._prompt, self._sight)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
 from typing import Final
 
 from otel_promptcache import fingerprint
 from otel_promptcache.fingerprint import SHORT, HashKey
-from otel_promptcache.history import Info, Node, Sight, describe
-from otel_promptcache.model import Fingerprint, Section, Segment
+from otel_promptcache.history import History, Sight
+from otel_promptcache.model import Fingerprint, Prompt
 
 _ERROR_KIND: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 
@@ -25,29 +24,39 @@ def chosen(percent: float) -> bool:
     return percent >= 100 or random.random() * 100 < percent  # noqa: S311
 
 
-def detail(fresh: Sequence[tuple[Info, Segment]]) -> None:
-    """Line and loose hashes of new segments, on the worker's thread."""
+def describe(history: History, prompt: Prompt, sight: Sight) -> None:
+    """Hashes of new segments, on the worker's thread."""
     # The patterns are compiled here rather than while the first miss is diagnosed.
     from otel_promptcache.fingerprint import volatile  # noqa: F401
 
-    describe(fresh)
+    history.describe(prompt, sight)
 
 
-def fingerprint_of(key: HashKey, sight: Sight) -> Fingerprint:
+def fingerprint_of(key: HashKey, prompt: Prompt, sight: Sight) -> Fingerprint:
     """The exportable identity of a request that the history has seen."""
-    leading: Node | None = None
-    for node in sight.nodes:
-        info = node.info
-        if info is None or info.section > Section.SYSTEM:
-            break
-        leading = node
-    chain = sight.nodes[-1].chain.hex()
-    messages = f"messages:{chain[: 2 * SHORT]}"
+    identity = _leading(key, sight)
+    chain = sight.nodes.chain(key)
+    if identity is None or chain is None:  # the worker has not come to it, or would not take it
+        for info, segment in zip(sight.infos, prompt.segments, strict=True):
+            info.sign(key, segment)
+        identity, chain = _leading(key, sight), sight.nodes.chain(key)
+        assert identity is not None
+        assert chain is not None
+    whole = chain.hex()
+    messages = f"messages:{whole[: 2 * SHORT]}"
+    return Fingerprint(identity[0], whole, f"{identity[1]},{messages}" if identity[1] else messages, key.id)
+
+
+def _leading(key: HashKey, sight: Sight) -> tuple[str, str] | None:
+    """Chain and sections of what stands in front of the messages; None while a digest is missing."""
+    leading = sight.leading
     if leading is None:
-        return Fingerprint("", chain, messages, key.id)
-    identity = leading.identity
-    if identity is None:
-        infos = (node.info for node in sight.nodes[: leading.length])
-        named = fingerprint.identity((info.section, info.digest) for info in infos if info is not None)
-        identity = leading.identity = leading.chain.hex(), ",".join(named)
-    return Fingerprint(identity[0], chain, f"{identity[1]},{messages}", key.id)
+        return "", ""
+    if leading.identity is None:
+        chain = sight.nodes.chain(key, leading.length)
+        digests = [(info.section, info.digest) for info in sight.infos[: leading.length]]
+        if chain is None:
+            return None
+        named = fingerprint.identity((section, digest) for section, digest in digests if digest is not None)
+        leading.identity = chain.hex(), ",".join(named)
+    return leading.identity

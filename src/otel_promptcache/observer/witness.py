@@ -89,10 +89,8 @@ def predecessor(sight: Sight) -> Sent | None:
     previous = sight.previous
     if sight.holder is not None:
         return sight.holder
-    if previous is not None and sight.shared:
-        info = sight.nodes[sight.shared - 1].info
-        if info is not None and info.section is Section.MESSAGES:
-            return previous
+    if previous is not None and sight.shared and sight.infos[sight.shared - 1].section is Section.MESSAGES:
+        return previous
     return sight.relative or previous or next(iter((*sight.kin, *sight.sites)), None)
 
 

@@ -314,16 +314,14 @@ class Telemetry:
     def prompt_map(self, seen: Observation, prompt: Prompt, sight: Sight) -> None:
         """The prompt as packed segments, as a delta to the request it shares most with."""
         marks = _marks((place.length, place.ttl) for place in prompt.breakpoints)
-        base, shared = _base(sight, marks)
+        base, shared = _base(self._key, sight, marks)
         packed = bytearray()
         room = MAX_MAP_BYTES * 3 // 4 // _MAP_SEGMENT
-        rest = list(enumerate(sight.nodes, 1))[shared:]
-        for length, node in rest[:room]:
-            info = node.info
-            if info is not None:
-                kind = (info.section << 4) | info.kind
-                packed += info.digest[:SHORT] + min(info.size, 2**24 - 1).to_bytes(3, "big")
-                packed += bytes((kind, marks.get(length, 0)))
+        rest = list(enumerate(sight.infos, 1))[shared:]
+        for length, info in rest[:room]:
+            kind = (info.section << 4) | info.kind
+            packed += (info.digest or bytes(SHORT))[:SHORT] + min(info.size, 2**24 - 1).to_bytes(3, "big")
+            packed += bytes((kind, marks.get(length, 0)))
         found: Attributes = {
             semconv.CALL_ID: seen.call_id,
             semconv.MAP_SEGMENTS: base64.b64encode(bytes(packed)).decode(),
@@ -377,15 +375,13 @@ def _marks(places: Iterable[tuple[int, int]]) -> dict[int, int]:
     return {length: min(255, max(1, ttl // 60)) for length, ttl in places}
 
 
-def _base(sight: Sight, marks: Mapping[int, int]) -> tuple[Chain | None, int]:
+def _base(key: HashKey, sight: Sight, marks: Mapping[int, int]) -> tuple[Chain | None, int]:
     """The chain of the earlier prompt a map is a delta to, and how many leading segments they share, with marks."""
     previous = sight.previous
     if previous is None:
         return None, 0
     before = _marks((node.length, ttl) for node, ttl in previous.breakpoints)
-    leaf = previous.leaf
-    if leaf is None:
-        return None, 0  # forgotten since
     moved = [length for length in marks.keys() | before.keys() if marks.get(length) != before.get(length)]
     shared = min(sight.shared, *(length - 1 for length in moved)) if moved else sight.shared
-    return (leaf.chain, shared) if shared else (None, 0)
+    chain = previous.path().chain(key) if shared else None
+    return (chain, shared) if chain is not None else (None, 0)  # forgotten since

@@ -18,7 +18,7 @@ from typing import Final
 
 from otel_promptcache import attribution, pricing, snapshot
 from otel_promptcache.fingerprint import HashKey
-from otel_promptcache.history import Sight, Write, describe
+from otel_promptcache.history import Sight, Write
 from otel_promptcache.history.memory import Memory
 from otel_promptcache.instrumentation import hooks, patches
 from otel_promptcache.journal import Change
@@ -235,13 +235,15 @@ class _Ear:
         dialect = BY_NAME[prompt.dialect]
         # Here and now: the application may reuse the very objects for its next request, and no verdict of a test may
         # hang on how fast the worker is.
-        describe(sight.fresh)
-        sight.fresh = ()
+        self._memory.describe(prompt, sight)
+        sight.fresh = 0
         self._compared[call.number], call.change = self._stability.sent(
             prompt, scope, dialect, number=call.number, route=route, conversation=conversation
         )
         call.prefix = snapshot.searched(snapshot.take(prompt, scope.provider, self._key, self._deployment), prompt)
         return sight
+
+    def describe(self, prompt: Prompt, sight: Sight) -> None: ...
 
     def begun(self, sight: Sight, now: float | None = None) -> None:
         self._memory.begun(sight, now)

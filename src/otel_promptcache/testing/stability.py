@@ -12,7 +12,7 @@ from typing import Final
 
 from otel_promptcache import diagnosis, paths
 from otel_promptcache.fingerprint import HashKey
-from otel_promptcache.history import Sight, describe
+from otel_promptcache.history import Sight
 from otel_promptcache.history.memory import Memory
 from otel_promptcache.model import Link, Prompt, Scope, Usage
 from otel_promptcache.providers import Dialect
@@ -42,8 +42,8 @@ class Stability:
         scope = scope._replace(provider=_ANY_PROVIDER)
         link = Link(0, number)
         sight = self._memory.sent(prompt, scope, now=0.0, route=route, conversation=conversation, link=link)
-        describe(sight.fresh)
-        size = sight.nodes[-1].size if sight.nodes else 0
+        self._memory.describe(prompt, sight)
+        size = sight.nodes.size(len(sight.nodes)) if sight.nodes else 0
         nothing_read = Usage(input_total=_TOKENS_A_BYTE * size, read=0)
         found = diagnosis.diagnose(prompt, sight, nothing_read, rules_for(_ANY_PROVIDER, prompt.model))
         self._memory.begun(sight)
