@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import random
 import threading
@@ -12,6 +13,8 @@ from opentelemetry.metrics import NoOpMeterProvider
 
 import otel_promptcache
 from otel_promptcache import settings
+from otel_promptcache._collection import collected
+from otel_promptcache.history.memory import Memory
 from otel_promptcache.instrumentation import runtime
 from otel_promptcache.observer import Breaker
 
@@ -175,6 +178,24 @@ def test_a_pause_ends(clients, observe, caplog):
         found.append("promptcache.status" in telemetry.spans[-1].attributes)
     assert found == [True, False, True, False, True]
     assert len(lines(caplog)) == 1
+
+
+def test_a_collection_of_garbage_is_not_our_doing(clients, observe, monkeypatch, quiet):
+    """It begins wherever memory is asked for, and takes as long as the application has objects."""
+    observe(budget_ms="40")
+    sent = Memory.sent
+
+    def interrupted(*args, **kwargs):
+        gc.collect()
+        return sent(*args, **kwargs)
+
+    monkeypatch.setattr(Memory, "sent", interrupted)
+    held = [[n] for n in range(1_500_000)]
+    before = collected()
+    ask(clients, 6)
+    assert collected() - before > 6 * 0.04
+    assert not runtime.running().observer.breaker.open
+    assert held
 
 
 def test_no_budget(clients, observe, quiet):

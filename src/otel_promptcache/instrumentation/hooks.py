@@ -6,7 +6,7 @@ async clients; the first has a shell for each around the same ``Frame``.
 
 The four hooks are where the application's stack meets ours. Errors are told further in; what is suppressed here is
 what not even the telling survived (no stack or no memory left), so that it cannot replace the application's result.
-``try`` is written out where every call passes: entering one costs nothing, ``contextlib.suppress`` a microsecond.
+``try`` is written out where every call passes: entering one costs nothing, ``contextlib.suppress`` does.
 """
 
 from __future__ import annotations

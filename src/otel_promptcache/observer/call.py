@@ -7,7 +7,7 @@ from time import perf_counter, thread_time, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_promptcache import diagnosis, paths, pricing
-from otel_promptcache._collection import collecting
+from otel_promptcache._collection import collected, collecting
 from otel_promptcache.history import Sight, Write
 from otel_promptcache.journal import Where
 from otel_promptcache.model import (
@@ -114,7 +114,7 @@ class Call:
         observer, seen = self.observer, self._seen
         assert seen is not None
         assert self._recorder is not None
-        started = thread_time()
+        started, others = thread_time(), collected()
         try:
             prompt = self.dialect.prompt(body)
             seen.max_tokens, seen.text_only = prompt.max_tokens, prompt.text_only
@@ -142,7 +142,7 @@ class Call:
         except Exception as error:
             observer.trouble("fingerprint", error)
         finally:
-            self.diagnosing = thread_time() - started
+            self.diagnosing = thread_time() - started - (collected() - others)
 
     def _sent_again(self) -> None:
         """A span that stood for the first attempt only, and has ended with it, is not where the rest belongs."""
