@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from otel_promptcache.emulator.cache import Accounting
 from otel_promptcache.emulator.contents import invalid
-from otel_promptcache.emulator.diagnostics import Difference
 from otel_promptcache.emulator.exchange import Event, Exchange, ProviderError, pieces
+from otel_promptcache.emulator.wire import _silent
 from otel_promptcache.model import Prompt
 from otel_promptcache.providers import Dialect
 from otel_promptcache.providers import gemini as adapter
@@ -69,14 +68,7 @@ def speechless(_body: Mapping[str, Any]) -> bool:
     return False
 
 
-def compared(_body: Mapping[str, Any]) -> str:
-    return ""
-
-
-def verdict(
-    _body: Mapping[str, Any], _prompt: Prompt, _counts: Accounting, _difference: Difference | None
-) -> Mapping[str, Any] | None:
-    return None
+compared, verdict = _silent.compared, _silent.verdict
 
 
 def answered(exchange: Exchange) -> Mapping[str, Any]:

@@ -6,10 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from otel_promptcache.emulator.cache import Accounting
-from otel_promptcache.emulator.diagnostics import Difference
 from otel_promptcache.emulator.exchange import Event, Exchange, ProviderError, pieces
-from otel_promptcache.emulator.wire import _openai, _shape, _usage
+from otel_promptcache.emulator.wire import _openai, _shape, _silent, _usage
 from otel_promptcache.model import Prompt
 from otel_promptcache.providers import Dialect
 from otel_promptcache.providers import openai_chat as adapter
@@ -52,15 +50,7 @@ def check(body: Mapping[str, Any], prompt: Prompt) -> None:
     _openai.check_caching(body, prompt, _LIFETIMES)
 
 
-def compared(_body: Mapping[str, Any]) -> str:
-    return ""
-
-
-def verdict(
-    _body: Mapping[str, Any], _prompt: Prompt, _counts: Accounting, _difference: Difference | None
-) -> Mapping[str, Any] | None:
-    """Chat Completions have no diagnostics."""
-    return None
+compared, verdict = _silent.compared, _silent.verdict
 
 
 def answered(exchange: Exchange) -> Mapping[str, Any]:
