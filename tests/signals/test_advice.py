@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from servers.application import Clients, Observed, message, observed, provider, text
+from servers.application import Clients, Observed, message, observed, text
 
 from otel_promptcache import route
 from otel_promptcache.emulator import Emulator
-
-
-@pytest.fixture(scope="module")
-def emulated() -> Iterator[Emulator]:
-    with provider() as running:
-        yield running
-
-
-@pytest.fixture
-def clients(emulated: Emulator) -> Iterator[Clients]:
-    emulated.reset()
-    made = Clients(emulated.url)
-    yield made
-    made.close()
 
 
 def advance(emulated: Emulator, seen: Observed, seconds: float) -> None:

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.application import Clients, message, observed, provider, text
+from servers.application import Clients, message, observed, text
 
 from otel_promptcache import attribute, prompt, route
-from otel_promptcache.emulator import Emulator
 
 RULES = "".join(f"Rule {number}: be kind.\n" for number in range(20)) + text(2000)
 TURN = text(20)
-
-
-@pytest.fixture(scope="module")
-def emulated() -> Iterator[Emulator]:
-    with provider() as running:
-        yield running
-
-
-@pytest.fixture
-def clients(emulated: Emulator) -> Iterator[Clients]:
-    emulated.reset()
-    made = Clients(emulated.url)
-    yield made
-    made.close()
 
 
 def ask(clients: Clients, system: str, times: int, **more: Any) -> None:

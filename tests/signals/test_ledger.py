@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import anthropic
@@ -11,25 +11,11 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
-from servers.application import MODEL, Clients, message, observed, provider, text
+from servers.application import MODEL, Clients, message, observed, text
 
 from otel_promptcache import attribute, conversation, prompt, route, strategy
 from otel_promptcache.emulator import Emulator
 from otel_promptcache.semconv import FIELDS
-
-
-@pytest.fixture(scope="module")
-def emulated() -> Iterator[Emulator]:
-    with provider() as running:
-        yield running
-
-
-@pytest.fixture
-def clients(emulated: Emulator) -> Iterator[Clients]:
-    emulated.reset()
-    made = Clients(emulated.url)
-    yield made
-    made.close()
 
 
 @route("/chat")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from opentelemetry import metrics as api
 from opentelemetry.sdk.metrics import Histogram, MeterProvider, ObservableCounter
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 from opentelemetry.trace import SpanKind
-from servers.application import Clients, Observed, collected, message, observed, provider, text
+from servers.application import Clients, Observed, collected, message, observed, text
 
 import otel_promptcache
 from otel_promptcache import attribute, conversation, route
@@ -48,20 +47,6 @@ CONTRACT = [
     ("gen_ai.client.operation.time_to_first_chunk", "s", "histogram", DURATION),
     ("promptcache.overhead", "s", "histogram", {"promptcache.phase"}),
 ]
-
-
-@pytest.fixture(scope="module")
-def emulated() -> Iterator[Emulator]:
-    with provider() as running:
-        yield running
-
-
-@pytest.fixture
-def clients(emulated: Emulator) -> Iterator[Clients]:
-    emulated.reset()
-    made = Clients(emulated.url)
-    yield made
-    made.close()
 
 
 def everything(seen: Observed, clients: Clients) -> None:

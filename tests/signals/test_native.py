@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import anthropic
 import pytest
-from servers.application import HAS_NATIVE, Clients, Observed, message, observed, provider, text
+from servers.application import HAS_NATIVE, Clients, Observed, message, observed, text
 
-from otel_promptcache.emulator import Emulator
 from otel_promptcache.model import Diagnosis
 from otel_promptcache.observer import witness
 from otel_promptcache.semconv import Agreement, Cause, Reason, Status
@@ -18,20 +16,6 @@ from otel_promptcache.semconv import Agreement, Cause, Reason, Status
 TOOLS = [{"name": "find", "description": "Finds things in a store of things.", "input_schema": {"type": "object"}}]
 SAID = {"type", "reason", "missed_tokens", "reusable_tokens", "asked_by", "agreement"}
 TURN = text(10, "one")
-
-
-@pytest.fixture(scope="module")
-def emulated() -> Iterator[Emulator]:
-    with provider() as running:
-        yield running
-
-
-@pytest.fixture
-def clients(emulated: Emulator) -> Iterator[Clients]:
-    emulated.reset()
-    made = Clients(emulated.url)
-    yield made
-    made.close()
 
 
 def native(attributes: Any) -> dict[str, Any]:

@@ -23,27 +23,13 @@ from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler
 from opentelemetry.trace import SpanKind
 from servers import free_ports, listens, until
-from servers.application import HAS_NATIVE, Clients, Observed, message, observed, provider, text
+from servers.application import HAS_NATIVE, Clients, Observed, message, observed, text
 
 from otel_promptcache import attribute, conversation, prompt, route, strategy
 from otel_promptcache.emulator import Emulator
 
 HERE = __name__
 """Calls of this module have the route ``HERE:function`` where nothing better is known."""
-
-
-@pytest.fixture(scope="module")
-def emulated() -> Iterator[Emulator]:
-    with provider() as running:
-        yield running
-
-
-@pytest.fixture
-def clients(emulated: Emulator) -> Iterator[Clients]:
-    emulated.reset()
-    made = Clients(emulated.url)
-    yield made
-    made.close()
 
 
 def routes(seen: Observed) -> list[str]:
@@ -211,26 +197,10 @@ def test_without_any_span_the_function_is_the_route(clients: Clients) -> None:
         assert routes(seen) == [f"{HERE}:summarise"]
 
 
-def test_a_reused_thread_has_forgotten(clients: Clients) -> None:
+@pytest.mark.parametrize("sampler", [ALWAYS_ON, ALWAYS_OFF], ids=["sampled", "dropped"])
+def test_a_reused_thread_has_forgotten(clients: Clients, sampler: Sampler) -> None:
     """A worker thread served a request; its next job is not that request's."""
-    with observed(ledger="true") as seen, ThreadPoolExecutor(1) as pool:
-        start = seen.tracer_provider.get_tracer("app").start_as_current_span
-
-        def request() -> None:
-            with start("GET", kind=SpanKind.SERVER, attributes={"http.route": "/chat"}):
-                summarise(clients)
-
-        def job_in_another_trace() -> None:
-            with start("job"):
-                summarise(clients)
-
-        for work in (request, lambda: summarise(clients), request, job_in_another_trace):
-            pool.submit(work).result()
-        assert routes(seen) == ["/chat", f"{HERE}:summarise", "/chat", f"{HERE}:summarise"]
-
-
-def test_a_reused_thread_has_forgotten_a_dropped_request(clients: Clients) -> None:
-    with observed(ledger="true", sampler=ALWAYS_OFF) as seen, ThreadPoolExecutor(1) as pool:
+    with observed(ledger="true", sampler=sampler) as seen, ThreadPoolExecutor(1) as pool:
         start = seen.tracer_provider.get_tracer("app").start_as_current_span
 
         def request() -> None:
