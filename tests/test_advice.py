@@ -132,3 +132,13 @@ def test_what_is_not_known_is_not_counted(lacking: str) -> None:
         seen = call(20.0 * MINUTE, 5 * MINUTE)
         setattr(seen, lacking, None)
         assert list(advisor.call(ROW, seen)) == []
+
+
+def test_routes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever names a route after every customer gets advice for the first of them."""
+    monkeypatch.setattr("otel_promptcache.advice.MAX_ROUTES", 5)
+    advisor = Advisor()
+    for number in range(50):
+        for gap in (None, *[1000.0] * 20):
+            list(advisor.call(("promptcache.route", str(number)), call(gap, 5 * MINUTE)))
+    assert len(advisor._routes) == 5

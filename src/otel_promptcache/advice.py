@@ -31,6 +31,7 @@ MOSTLY: Final = 0.9
 WORTH: Final = 0.1
 """Share of what the cached part costs that another lifetime must save."""
 MAX_GAPS: Final = 256
+MAX_ROUTES: Final = 4_096
 EVERY: Final = 16
 """Calls of a route between two looks at it."""
 AGAIN: Final = float(DAY)
@@ -96,7 +97,9 @@ class Advisor:
         if not cached:
             return
         ttl = max(seen.write_ttls)
-        route = self._routes.setdefault((labels, ttl), _Route())
+        route = self._route(labels, ttl)
+        if route is None:
+            return
         route.lifetimes = LIFETIMES.get(seen.dialect, ())
         route.calls += 1
         route.writes += bool(usage.write)
@@ -113,7 +116,9 @@ class Advisor:
 
     def unread(self, write: Write) -> Iterator[Finding]:
         """A write that has run out and nobody has read."""
-        route = self._routes.setdefault((write.labels, write.ttl), _Route())
+        route = self._route(write.labels, write.ttl)
+        if route is None:
+            return
         route.unread += 1
         route.implied += write.implied
         route.premium += write.premium
@@ -122,6 +127,13 @@ class Advisor:
             advice = Advice.ONE_SHOT if all_implied else Advice.WRITE_NEVER_READ
             found = Finding(advice, write.labels, write.ttl, None, route.unread, route.premium, _deciles(route.gaps))
             yield from _once(route, found, write.expires)
+
+    def _route(self, labels: tuple[str, ...], ttl: int) -> _Route | None:
+        """None where there are too many to follow them all."""
+        route = self._routes.get((labels, ttl))
+        if route is None and len(self._routes) < MAX_ROUTES:
+            route = self._routes[labels, ttl] = _Route()
+        return route
 
 
 def _once(route: _Route, found: Finding | None, now: float) -> Iterator[Finding]:
