@@ -209,9 +209,14 @@ class Usage(NamedTuple):
     speed: str = ""
     geo: str = ""
     processing: str = ""
+    upstream: str = ""
+    """Who answered behind a gateway, where the gateway says so."""
     web_searches: int = 0
     server_tools: int = 0
     """Uses of tools that run at the provider: counts then add up several inner requests."""
+    parts: tuple[Part, ...] = ()
+    """What is billed instead of the sums above, where the response itemises its inner requests: not all of them are
+    in the sums, and each has a size and perhaps a model of its own."""
 
     @property
     def available(self) -> bool:
@@ -221,6 +226,27 @@ class Usage(NamedTuple):
     def uncached(self) -> int:
         """Input neither read nor written, never negative."""
         return max(0, (self.input_total or 0) - (self.read or 0) - (self.write or 0))
+
+
+def in_context(usage: Usage, **said: str) -> Usage:
+    """The usage with more said of what its price depends on (tier, speed, geo, processing, upstream), and each of its
+    parts with the same: only the whole call is told where and how it ran. Searches stay with the first part."""
+    whole = usage._replace(**said)  # type: ignore[arg-type]
+    if not whole.parts:
+        return whole
+    shared = {name: getattr(whole, name) for name in ("tier", "speed", "geo", "processing", "upstream")}
+    parts = [
+        part._replace(usage=part.usage._replace(**shared, web_searches=0 if number else whole.web_searches, parts=()))
+        for number, part in enumerate(whole.parts)
+    ]
+    return whole._replace(parts=tuple(parts))
+
+
+class Part(NamedTuple):
+    """One inner request of a call. An empty ``model`` is the call's own."""
+
+    model: str
+    usage: Usage
 
 
 class Answer(NamedTuple):
@@ -251,7 +277,7 @@ class Cost(NamedTuple):
     fresh_price: Decimal = Decimal(0)
     """USD an uncached token."""
     write_price: Decimal = Decimal(0)
-    """USD a token written at the shortest lifetime."""
+    """USD a written token, on the average of its lifetimes; at the shortest where nothing was written."""
 
     @property
     def total(self) -> Decimal:
@@ -343,6 +369,8 @@ class Observation:
     path: str = ""
     hit_depth: float | None = None
     lost_usd: Decimal | None = None
+    account: str = ""
+    """Whose prices hold, where they differ."""
     native: tuple[tuple[str, str | int], ...] = ()
     native_asked_by: str = ""
     """Who asked for the provider's verdict, where it was asked for."""

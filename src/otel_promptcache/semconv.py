@@ -144,6 +144,17 @@ COST_SAVING: Final = _field(
 COST_ESTIMATED: Final = _field("promptcache.cost.estimated", "boolean", "True when a token class had to be assumed.")
 COST_CLASS: Final = _field("promptcache.cost.class", "string", "read, write, uncached or output.", "metric", "low")
 PRICE_VERSION: Final = _field("promptcache.price.version", "string", "Source of the prices.", cardinality="low")
+PRICE_CONTEXT: Final = _field(
+    "promptcache.price",
+    "string",
+    "Prefix of what the price depends on, where it is not the ordinary: `.tier`, `.speed`, `.geo`, `.processing`, "
+    "`.upstream` (who answered behind a gateway), `.account`; `.ttls`, the lifetimes in seconds that the request asked "
+    "for, where the response names none for all that was written; `.parts`, JSON of what was billed beside or instead "
+    "of the sums: model, input, read, write, output, written by lifetime.",
+    "ledger",
+    "low",
+)
+WEB_SEARCHES: Final = _field("promptcache.web_searches", "int", "Searches at the provider, which have a fee.", "ledger")
 USAGE_AVAILABLE: Final = _field(
     "promptcache.usage.available", "boolean", "False when the provider reported no usage.", cardinality="low"
 )

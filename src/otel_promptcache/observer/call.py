@@ -269,7 +269,7 @@ class Call:
         if (
             seen.cost is not None
             or seen.usage is None
-            or pricing.ready()
+            or observer.prices_known()
             or not self.settings.prices
             or observer.no_prices
         ):
@@ -280,10 +280,7 @@ class Call:
             observer.worker.submit(lambda: self._settle_late(seen, recorder))
 
     def _settle_late(self, seen: Observation, recorder: Recorder) -> None:
-        try:
-            pricing.load()
-        except Exception as error:
-            self.observer.trouble("pricing", error)
+        self.observer.load_prices_now()
         self._price(seen)
         recorder.settle(seen)
         self._account()
@@ -323,18 +320,12 @@ class Call:
             seen.hit_depth = diagnosis.hit_depth(prompt, sight, seen.usage)
 
     def _price(self, seen: Observation) -> None:
-        if seen.usage is None or not seen.usage.available:
-            return
-        models = (seen.response_model, seen.model)
         try:
-            seen.cost = pricing.cost(seen.usage, seen.provider, models, seen.at, seen.write_ttls)
+            self.observer.prices.price(seen, self.settings)
         except pricing.PriceUnknownError:
             self.observer.unpriced(seen.provider, seen.response_model or seen.model)
         except Exception as error:
             self.observer.trouble("pricing", error)
-        verdict = seen.diagnosis
-        if seen.cost is not None and verdict is not None and verdict.lost:
-            seen.lost_usd = pricing.lost(verdict.lost, seen.usage, seen.cost)
 
     def _conclude(self, seen: Observation) -> None:
         """Tells the history how it ended."""
@@ -344,7 +335,7 @@ class Call:
         write = None
         cost = seen.cost
         if cost is not None and seen.usage is not None and seen.usage.write:
-            premium = cost.write - seen.usage.write * cost.fresh_price
+            premium = seen.usage.write * (cost.write_price - cost.fresh_price)
             if premium > 0:
                 ttl = max(seen.write_ttls or (), default=300)
                 labels = self._recorder.labels if self._recorder is not None else ()

@@ -39,14 +39,8 @@ from otel_promptcache.telemetry.context import (
     hear_of_unsampled,
 )
 from otel_promptcache.telemetry.counters import OPERATION, Labels, book_of, label_attributes, label_names, record
-from otel_promptcache.telemetry.spans import (
-    Attributes,
-    SpanRecorder,
-    advice_attributes,
-    all_attributes,
-    change_attributes,
-    convention_attributes,
-)
+from otel_promptcache.telemetry.ledger import ledger_attributes
+from otel_promptcache.telemetry.spans import Attributes, SpanRecorder, advice_attributes, change_attributes
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider
@@ -74,9 +68,6 @@ _COUNTERS: Final = (
     (semconv.M_UNPRICED, "unpriced", False),
     (semconv.M_NO_USAGE, "no_usage", False),
 )
-_SPAN_ONLY: Final = (semconv.HIT_RATIO, semconv.COST_SAVING, semconv.FINISH_REASONS, semconv.REQUEST_MAX_TOKENS)
-"""Left out of the ledger, whose records are to be small: the first two follow from other fields."""
-
 _watched: Final[WeakSet[Any]] = WeakSet()
 """Tracer providers that have our watcher: a processor cannot be taken back."""
 
@@ -280,24 +271,9 @@ class Telemetry:
 
     def ledger(self, recorder: SpanRecorder, seen: Observation) -> None:
         """One record a call, whatever a sampler decided about its span."""
-        found = all_attributes(seen) | convention_attributes(seen)
-        for name in _SPAN_ONLY:
-            found.pop(name, None)
-        found |= {
-            semconv.CALL_ID: seen.call_id,
-            semconv.PROVIDER: seen.provider,
-            semconv.REQUEST_MODEL: seen.model,
-        }
-        if seen.fingerprint is not None:
-            found[semconv.PREFIX_CHAIN] = seen.fingerprint.chain
-        if seen.duration is not None:
-            found[semconv.DURATION] = seen.duration
-        if seen.usage is not None and seen.usage.available:
-            found[semconv.UNCACHED_TOKENS] = seen.usage.uncached
-            for ttl, tokens in seen.usage.write_by_ttl:
-                if tokens:
-                    found[f"{semconv.WRITE_TOKENS_BY_TTL}.{TTL_NAMES.get(ttl, ttl)}"] = tokens
-        self._log(semconv.EVENT_CALL, found, recorder.context)
+        # Stamped with the end of the call, by the clock that the call began with: its price may depend on the hour.
+        ended = None if seen.duration is None else seen.at + seen.duration
+        self._log(semconv.EVENT_CALL, ledger_attributes(seen), recorder.context, ended)
 
     @property
     def service_version(self) -> str:
