@@ -395,3 +395,20 @@ def test_any_row_is_right_or_refused(table: str, row: dict[str, str]) -> None:
         pricefile.parse(text.encode(), "p")
     except PriceFileError as refused:
         assert all(one.startswith("p:") for one in refused.problems)  # noqa: PT017
+
+
+def test_the_documented_file_is_right() -> None:
+    """The example in ``docs/money.md``, and those that come along."""
+    root = Path(__file__).resolve().parents[1]
+    page = (root / "docs" / "money.md").read_text(encoding="utf-8")
+    example = page.partition("```toml\n")[2].partition("```")[0]
+    assert {row.table for row in pricefile.parse(example.encode(), "p").rows} == set(pricefile.TABLES)
+    documented = {
+        key for row in page.splitlines() if row.startswith("| `") for key in row.split("|")[1].split("`")[1::2]
+    }
+    keys = {key for table, _ in pricefile.TABLES.values() for key in table}
+    assert keys - documented <= {"batch", "flex", "priority", "fast", "percent", "geo", "ttl", "times", "weekdays"} | {
+        *("dates", "hour"),
+    }
+    for file in (root / "examples" / "prices").iterdir():
+        assert read(str(file)).rows

@@ -1,4 +1,4 @@
-"""``otel-promptcache price``: usage payloads in, exact costs out, one JSON object a line."""
+"""``otel-promptcache price``: usage payloads in, exact costs out, one JSON object a line; or a ledger again."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import IO, Any, Final
 
 from otel_promptcache import pricing
+from otel_promptcache.cli import _reprice
 from otel_promptcache.model import Usage, in_context
 from otel_promptcache.pricing import Prices
 from otel_promptcache.providers import anthropic, gemini, openai_chat, openai_responses
@@ -57,6 +58,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--at", metavar="TIME", help="ISO 8601 time of the requests that do not tell theirs; without, now"
     )
+    parser.add_argument(
+        "--reprice",
+        action="store_true",
+        help="FILE is a ledger (OTLP JSON lines): what its calls cost by these prices, and what changed",
+    )
+    parser.add_argument("--write", metavar="FILE", help="with --reprice: a new file for the ledger with these costs")
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="of --reprice: a table, or a line a changed call"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -66,6 +76,8 @@ def run(options: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"otel-promptcache price: {error}", file=sys.stderr)
         return 2
+    if options.reprice:
+        return _reprice.run(options, prices)
     bill = Bill()
     try:
         with opened(options.file) as lines:
