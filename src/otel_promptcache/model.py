@@ -386,6 +386,8 @@ class Observation:
     duration: float | None = None
     """Seconds from the request to the end of the body."""
     attempts: int = 1
+    refused: int = 0
+    """Attempts that the provider refused as too many (429)."""
     max_tokens: int | None = None
     text_only: bool = True
     write_ttls: tuple[int, ...] | None = None

@@ -224,6 +224,13 @@ SCHEMA_VERSION: Final = _field(
 
 # --- Ours: metric labels and event fields -------------------------------------------------------------------
 
+LIMIT_KIND: Final = _field(
+    "promptcache.ratelimit.kind",
+    "string",
+    "What is limited: `requests`, `tokens`, `input_tokens`, `output_tokens`, or `priority_` or `fast_` ones.",
+    "metric",
+    "low",
+)
 TTL: Final = _field(
     "promptcache.ttl", "string", "Lifetime of a write: `5m`, `1h`, `30m`, `12h`.", "metric, ledger", "low"
 )
@@ -402,6 +409,43 @@ M_NATIVE: Final = _metric(
 M_UNPRICED: Final = _metric("promptcache.unpriced.calls", "{call}", "Calls whose model has no known price.")
 M_NO_USAGE: Final = _metric("promptcache.usage_missing.calls", "{call}", "Calls without usage in the response.")
 M_ERRORS: Final = _metric("promptcache.internal.errors", "{error}", "Errors of ours, contained.", labels=(WHERE,))
+_LIMIT_LABELS: Final = "; of the common labels provider and model only"
+M_LIMIT: Final = _metric(
+    "promptcache.ratelimit.limit",
+    "{item}",
+    f"A rate limit, as response headers say{_LIMIT_LABELS}.",
+    "gauge",
+    (LIMIT_KIND,),
+)
+M_LIMIT_LEFT: Final = _metric(
+    "promptcache.ratelimit.remaining",
+    "{item}",
+    f"What is left of it, for two minutes after it was said{_LIMIT_LABELS}.",
+    "gauge",
+    (LIMIT_KIND,),
+)
+M_RETRY_AFTER: Final = _metric(
+    "promptcache.ratelimit.retry_after",
+    "s",
+    f"The wait that was asked for last, for two minutes{_LIMIT_LABELS}.",
+    "gauge",
+)
+M_REFUSED: Final = _metric(
+    "promptcache.ratelimit.refused",
+    "{response}",
+    "Responses 429, retried ones too; status is that of the call in the end.",
+    labels=(STATUS,),
+)
+M_LIMIT_LOST: Final = _metric(
+    "promptcache.ratelimit.lost.tokens",
+    "{token}",
+    "Lost tokens that counted against a limit on input tokens, where reading them would not have.",
+)
+M_LIMIT_MALFORMED: Final = _metric(
+    "promptcache.ratelimit.malformed",
+    "{header}",
+    f"Rate-limit headers that say no number{_LIMIT_LABELS}.",
+)
 M_DURATION: Final = _metric(
     "gen_ai.client.operation.duration",
     "s",

@@ -34,7 +34,7 @@ log = logging.getLogger("otel_promptcache")
 
 MAX_CREDENTIALS: Final = 10_000
 MAX_SAID: Final = 100
-_NOT_DIAGNOSIS: Final = frozenset({"pricing", "worker", "tap", "witness", "journal"})
+_NOT_DIAGNOSIS: Final = frozenset({"pricing", "worker", "tap", "witness", "journal", "limits"})
 """Rooms whose errors would not end if diagnosis paused."""
 FIRST_CALL_WAIT: Final = 0.01
 """Seconds that the first call of a process waits, at most, for price data that is still being loaded."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from time import perf_counter, thread_time, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,19 +10,15 @@ from otel_promptcache import diagnosis, paths, pricing
 from otel_promptcache._collection import collecting
 from otel_promptcache.history import Sight, Write
 from otel_promptcache.journal import Where
-from otel_promptcache.model import (
-    Answer,
-    Observation,
-    Prompt,
-    Scope,
-)
+from otel_promptcache.model import Answer, Observation, Prompt, Scope
 from otel_promptcache.observer import witness
 from otel_promptcache.observer.breaker import GROSS_OVERRUN, STRIKES
 from otel_promptcache.observer.reckoning import chosen, detail, error_kind, fingerprint_of
 from otel_promptcache.observer.recording import Recorder
 from otel_promptcache.observer.wall import walled
 from otel_promptcache.observer.witness import Question
-from otel_promptcache.providers import Dialect, native, provider_for
+from otel_promptcache.providers import Dialect, limits, native, provider_for
+from otel_promptcache.providers.limits import Header
 from otel_promptcache.providers.rules import rules_for
 from otel_promptcache.settings import Mode, Settings
 
@@ -31,6 +27,7 @@ if TYPE_CHECKING:
 
 DETAIL_JOBS: Final = 64
 """Jobs that hold text of prompts, at most: line hashes are dispensable, memory is not."""
+REFUSED: Final = 429
 MAX_NAME: Final = 256
 """Characters kept of an id, a model's name, an error type: they come over the wire, and go into spans and labels."""
 
@@ -163,6 +160,17 @@ class Call:
         question, self.question = self.question, None
         if question is not None:
             self.observer.witness.refused(question)
+
+    @walled("limits", "response")
+    def heard(self, status: int, headers: Iterable[Header]) -> None:
+        """An attempt was answered, by a refusal perhaps. Of its headers only those on rate limits are looked at."""
+        seen, recorder = self._seen, self._recorder
+        if seen is None or recorder is None:
+            return
+        seen.refused += status == REFUSED
+        told = limits.kept(headers)
+        if told:
+            recorder.limits(told, self.observer.clock())
 
     @walled("response", "response")
     def begun(self, *, streaming: bool) -> None:
