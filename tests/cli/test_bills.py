@@ -65,3 +65,19 @@ def test_a_bill_without_prices(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert first["difference_usd"] == -0.001
     assert (second["billed_usd"], second["cost_usd"]) == (1.0, None)
     assert "billed_usd" not in third
+
+
+def test_the_price_data_alone(bills: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the gateway handed on to DeepSeek, the bill is DeepSeek's listed price of that day: no file is needed."""
+    items = [json.loads(line) for line in bills[0].read_text().splitlines()]
+    theirs = [
+        {"provider": "deepseek", "model": "deepseek-v4-flash", "usage": row["usage"], "billed_usd": row["cost"]}
+        for row in items
+        if row["provider_name"] == "deepseek"
+    ]
+    assert len(theirs) > 200
+    file = tmp_path / "deepseek.jsonl"
+    file.write_text("\n".join(map(json.dumps, theirs)))
+    assert main(["price", "--at", "2026-06-19", str(file)]) == 0
+    rows = [json.loads(row) for row in capsys.readouterr().out.splitlines()]
+    assert max(abs(row["difference_usd"]) for row in rows) <= CENT

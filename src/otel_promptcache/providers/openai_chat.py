@@ -160,7 +160,9 @@ def answer(document: Mapping[str, Any]) -> Answer:
     found = usage(document.get("usage"))
     if found is not None and ("service_tier" in document or "provider" in document):
         # OpenRouter names the provider that it has chosen.
-        found = found._replace(tier=string(document.get("service_tier")), upstream=string(document.get("provider")))
+        found = found._replace(
+            tier=string(document.get("service_tier")), upstream=string(document.get("provider"))[:64]
+        )
     reasons = tuple(
         reason
         for choice in as_list(document.get("choices"))
