@@ -360,6 +360,12 @@ class TestWrong:
         with pytest.raises(PriceFileError, match=r"prices.toml: takes at most 1 MiB"):
             read(str(file))
 
+    def test_too_many_digits(self) -> None:
+        """Which the parser of numbers refuses, not that of TOML."""
+        assert problems("a = " + "9" * 5000)[0].startswith("prices.toml: it is no TOML")
+        row = '[[discount]]\nprovider = "a"\npercent = 1\nfrom = 0001-01-01T00:00:00+14:00'
+        assert pricefile.parse(row.encode(), "p").rows
+
     def test_too_deep(self) -> None:
         """Nor do brackets end us."""
         assert problems("a = " + "[" * 100_000)[0].startswith("prices.toml: it is ")

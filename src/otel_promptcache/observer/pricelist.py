@@ -78,6 +78,8 @@ class PriceList:
             self._refuse(error.problems, other=other)
         except OSError as error:
             self._refuse([f"{os.path.basename(path)}: {error.strerror or type(error).__name__}"], other=other)
+        except Exception as error:  # a file must not take the price data with it
+            self._refuse([f"{os.path.basename(path)}: {type(error).__name__}"], other=other)
         self._path, self._stamp = path, stamp
 
     def _refuse(self, problems: list[str], *, other: bool) -> None:

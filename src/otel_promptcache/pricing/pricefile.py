@@ -147,7 +147,7 @@ def parse(raw: bytes, name: str) -> PriceFile:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise PriceFileError([f"{name}:{line}: it is no UTF-8"]) from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # the parser's own, and what numbers of thousands of digits come to
         raise PriceFileError([f"{name}: it is no TOML: {_without_content(error)}"]) from None
     except RecursionError:
         raise PriceFileError([f"{name}: it is nested too deep"]) from None
