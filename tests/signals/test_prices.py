@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anthropic
+import httpx2
 import pytest
 from servers.application import Clients, Observed, message, observed, provider, text
 
-from otel_promptcache import attribute
+from otel_promptcache import attribute, pricing
+from otel_promptcache.analysis.repricing import usage_of
 from otel_promptcache.cli import main
 from otel_promptcache.emulator import Emulator
 
@@ -162,3 +166,57 @@ def test_the_command_uses_it(file: Path, monkeypatch: pytest.MonkeyPatch, capsys
     other.write_text("[[discount]]\npercent = 5")
     assert main(["price", "--prices", str(other), str(usage)]) == 2
     assert capsys.readouterr().err == "otel-promptcache price: other.toml:1: [[discount]] provider is missing\n"
+
+
+def answered(usage: dict[str, Any]) -> anthropic.Anthropic:
+    """A client whose every answer has this usage."""
+    body = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-opus-5",
+        "content": [{"type": "text", "text": "x"}],
+        "stop_reason": "end_turn",
+        "usage": usage,
+    }
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, json=body))
+    return anthropic.Anthropic(api_key="k", max_retries=0, http_client=httpx2.Client(transport=transport))
+
+
+def test_compaction_is_paid_and_not_counted() -> None:
+    """Span and counters have the response's own token counts; the cost has the summary, too; the ledger knows why."""
+    usage = {
+        "input_tokens": 23_000,
+        "output_tokens": 1000,
+        "iterations": [
+            {"type": "compaction", "input_tokens": 180_000, "output_tokens": 3500},
+            {"type": "message", "input_tokens": 23_000, "output_tokens": 1000},
+        ],
+    }
+    with observed(ledger="true") as seen, answered(usage) as client:
+        client.beta.messages.create(**message(text(20), text(10), model="claude-opus-5"))
+        assert seen.call["gen_ai.usage.input_tokens"] == 23_000
+        assert seen.total("gen_ai.client.inference.usage.input_tokens") == 23_000
+        usd = (203_000 * 5 + 4500 * 25) / 1e6
+        assert cost(seen.call) == pytest.approx(usd)
+        (said,) = seen.ledger
+    again = usage_of(said)
+    assert again is not None
+    assert float(pricing.cost(again, "anthropic", ("claude-opus-5",), time.time()).total) == pytest.approx(usd)
+
+
+def test_what_runs_elsewhere_or_faster() -> None:
+    """The response says how it ran; the ledger says so where it is not the ordinary."""
+    usage = {
+        "input_tokens": 1000,
+        "output_tokens": 0,
+        "inference_geo": "us",
+        "speed": "fast",
+        "service_tier": "standard",
+    }
+    with observed(ledger="true") as seen, answered(usage) as client:
+        client.messages.create(**message(text(20), text(10), model="claude-opus-5"))
+        assert cost(seen.call) == pytest.approx(1000 * 10e-6 * 1.1)
+        said = {name: value for name, value in seen.ledger[0].items() if name.startswith("promptcache.price.")}
+    assert said.pop("promptcache.price.version").startswith("genai-prices ")
+    assert said == {"promptcache.price.geo": "us", "promptcache.price.speed": "fast"}
