@@ -215,8 +215,7 @@ class Usage(NamedTuple):
     server_tools: int = 0
     """Uses of tools that run at the provider: counts then add up several inner requests."""
     parts: tuple[Part, ...] = ()
-    """What is billed instead of the sums above, where the response itemises its inner requests: not all of them are
-    in the sums, and each has a size and perhaps a model of its own."""
+    """What is billed instead of the sums, where the response itemises its inner requests: not all are in the sums."""
 
     @property
     def available(self) -> bool:
@@ -226,20 +225,6 @@ class Usage(NamedTuple):
     def uncached(self) -> int:
         """Input neither read nor written, never negative."""
         return max(0, (self.input_total or 0) - (self.read or 0) - (self.write or 0))
-
-
-def in_context(usage: Usage, **said: str) -> Usage:
-    """The usage with more said of what its price depends on (tier, speed, geo, processing, upstream), and each of its
-    parts with the same: only the whole call is told where and how it ran. Searches stay with the first part."""
-    whole = usage._replace(**said)  # type: ignore[arg-type]
-    if not whole.parts:
-        return whole
-    shared = {name: getattr(whole, name) for name in ("tier", "speed", "geo", "processing", "upstream")}
-    parts = [
-        part._replace(usage=part.usage._replace(**shared, web_searches=0 if number else whole.web_searches, parts=()))
-        for number, part in enumerate(whole.parts)
-    ]
-    return whole._replace(parts=tuple(parts))
 
 
 class Part(NamedTuple):
@@ -277,7 +262,7 @@ class Cost(NamedTuple):
     fresh_price: Decimal = Decimal(0)
     """USD an uncached token."""
     write_price: Decimal = Decimal(0)
-    """USD a written token, on the average of its lifetimes; at the shortest where nothing was written."""
+    """USD a written token, on average; at the shortest lifetime where nothing was written."""
 
     @property
     def total(self) -> Decimal:
@@ -386,8 +371,7 @@ class Observation:
     duration: float | None = None
     """Seconds from the request to the end of the body."""
     attempts: int = 1
-    refused: int = 0
-    """Attempts that the provider refused as too many (429)."""
+    refused: int = 0  # attempts, as too many (429)
     max_tokens: int | None = None
     text_only: bool = True
     write_ttls: tuple[int, ...] | None = None

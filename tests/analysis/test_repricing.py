@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as some
 
 from otel_promptcache import pricing
 from otel_promptcache.analysis.repricing import Repricing, repriced, usage_of
 from otel_promptcache.cli import main
-from otel_promptcache.model import Observation, Part, Usage, in_context
+from otel_promptcache.model import Observation, Part, Usage
 from otel_promptcache.pricing import LISTED, Prices, pricefile
+from otel_promptcache.providers._wire import in_context
 from otel_promptcache.telemetry.ledger import ledger_attributes
 
 AT = 1_795_262_400.0  # 2026-11-21 12:00 UTC
@@ -96,6 +97,7 @@ def usages(draw: Any) -> Usage:
     )
 
 
+@example(Usage(0, parts=(Part("", Usage(5000, 0, 5000)),)), ("anthropic", "claude-opus-5"), (3600,), "")
 @given(
     usages(),
     some.sampled_from([("anthropic", "claude-opus-5"), ("anthropic", "claude-haiku-5-5"), ("openai", "gpt-6.1-sol")]),

@@ -15,9 +15,9 @@ from typing import Any, Final, NamedTuple
 
 from otel_promptcache import pricing, semconv
 from otel_promptcache.analysis import ledger
-from otel_promptcache.model import Cost, Part, Usage, in_context
+from otel_promptcache.model import Cost, Part, Usage
 from otel_promptcache.pricing import Prices
-from otel_promptcache.providers._wire import count
+from otel_promptcache.providers._wire import count, in_context
 from otel_promptcache.providers.rules import TTL_SECONDS
 
 _CONTEXT: Final = ("tier", "speed", "geo", "processing", "upstream")

@@ -16,10 +16,10 @@ from typing import IO, Any, Final
 
 from otel_promptcache import pricing
 from otel_promptcache.cli import _reprice
-from otel_promptcache.model import Usage, in_context
+from otel_promptcache.model import Usage
 from otel_promptcache.pricing import Prices
 from otel_promptcache.providers import anthropic, gemini, openai_chat, openai_responses
-from otel_promptcache.providers._wire import count, mapping, string
+from otel_promptcache.providers._wire import count, in_context, mapping, string
 from otel_promptcache.settings import Live
 
 _READERS: Final[dict[str, Callable[[object], Usage | None]]] = {

@@ -19,9 +19,18 @@ from otel_promptcache.model import (
     Segment,
     Segments,
     Usage,
-    in_context,
 )
-from otel_promptcache.providers._wire import Builder, as_list, count, mapping, marker, parameter, string, text_of
+from otel_promptcache.providers._wire import (
+    Builder,
+    as_list,
+    count,
+    in_context,
+    mapping,
+    marker,
+    parameter,
+    string,
+    text_of,
+)
 from otel_promptcache.providers.rules import HOUR, MINUTE, TTL_SECONDS
 
 name: Final = "anthropic"

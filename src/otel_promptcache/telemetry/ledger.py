@@ -51,8 +51,7 @@ def _usage(seen: Observation, usage: Usage) -> Attributes:
         found[f"{semconv.PRICE_CONTEXT}.account"] = seen.account[:MAX_NAME]
     if usage.web_searches:
         found[semconv.WEB_SEARCHES] = usage.web_searches
-    unassigned = (usage.write or 0) - sum(tokens for _, tokens in usage.write_by_ttl)
-    if unassigned > 0 and seen.write_ttls:
+    if seen.write_ttls and any(_unassigned(one) for one in (usage, *(part.usage for part in usage.parts))):
         found[f"{semconv.PRICE_CONTEXT}.ttls"] = ",".join(map(str, sorted(set(seen.write_ttls))))
     if usage.parts:
         parts = [
@@ -62,3 +61,8 @@ def _usage(seen: Observation, usage: Usage) -> Attributes:
         # Cut off, they would be a wrong bill; an empty list says that nobody can tell.
         found[f"{semconv.PRICE_CONTEXT}.parts"] = json.dumps(parts if len(usage.parts) <= MAX_PARTS else [])
     return found
+
+
+def _unassigned(usage: Usage) -> bool:
+    """Whether something was written for a lifetime that the response does not name."""
+    return (usage.write or 0) > sum(tokens for _, tokens in usage.write_by_ttl)
