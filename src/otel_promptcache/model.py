@@ -209,9 +209,13 @@ class Usage(NamedTuple):
     speed: str = ""
     geo: str = ""
     processing: str = ""
+    upstream: str = ""
+    """Who answered behind a gateway, where the gateway says so."""
     web_searches: int = 0
     server_tools: int = 0
     """Uses of tools that run at the provider: counts then add up several inner requests."""
+    parts: tuple[Part, ...] = ()
+    """What is billed instead of the sums, where the response itemises its inner requests: not all are in the sums."""
 
     @property
     def available(self) -> bool:
@@ -221,6 +225,13 @@ class Usage(NamedTuple):
     def uncached(self) -> int:
         """Input neither read nor written, never negative."""
         return max(0, (self.input_total or 0) - (self.read or 0) - (self.write or 0))
+
+
+class Part(NamedTuple):
+    """One inner request of a call. An empty ``model`` is the call's own."""
+
+    model: str
+    usage: Usage
 
 
 class Answer(NamedTuple):
@@ -251,7 +262,7 @@ class Cost(NamedTuple):
     fresh_price: Decimal = Decimal(0)
     """USD an uncached token."""
     write_price: Decimal = Decimal(0)
-    """USD a token written at the shortest lifetime."""
+    """USD a written token, on average; at the shortest lifetime where nothing was written."""
 
     @property
     def total(self) -> Decimal:
@@ -343,6 +354,8 @@ class Observation:
     path: str = ""
     hit_depth: float | None = None
     lost_usd: Decimal | None = None
+    account: str = ""
+    """Whose prices hold, where they differ."""
     native: tuple[tuple[str, str | int], ...] = ()
     native_asked_by: str = ""
     """Who asked for the provider's verdict, where it was asked for."""
@@ -358,6 +371,7 @@ class Observation:
     duration: float | None = None
     """Seconds from the request to the end of the body."""
     attempts: int = 1
+    refused: int = 0  # attempts, as too many (429)
     max_tokens: int | None = None
     text_only: bool = True
     write_ttls: tuple[int, ...] | None = None

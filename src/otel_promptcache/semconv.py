@@ -144,6 +144,17 @@ COST_SAVING: Final = _field(
 COST_ESTIMATED: Final = _field("promptcache.cost.estimated", "boolean", "True when a token class had to be assumed.")
 COST_CLASS: Final = _field("promptcache.cost.class", "string", "read, write, uncached or output.", "metric", "low")
 PRICE_VERSION: Final = _field("promptcache.price.version", "string", "Source of the prices.", cardinality="low")
+PRICE_CONTEXT: Final = _field(
+    "promptcache.price",
+    "string",
+    "Prefix of what the price depends on, where it is not the ordinary: `.tier`, `.speed`, `.geo`, `.processing`, "
+    "`.upstream` (who answered behind a gateway), `.account`; `.ttls`, the lifetimes in seconds that the request asked "
+    "for, where the response names none for all that was written; `.parts`, JSON of what was billed beside or instead "
+    "of the sums: model, input, read, write, output, written by lifetime.",
+    "ledger",
+    "low",
+)
+WEB_SEARCHES: Final = _field("promptcache.web_searches", "int", "Searches at the provider, which have a fee.", "ledger")
 USAGE_AVAILABLE: Final = _field(
     "promptcache.usage.available", "boolean", "False when the provider reported no usage.", cardinality="low"
 )
@@ -213,6 +224,13 @@ SCHEMA_VERSION: Final = _field(
 
 # --- Ours: metric labels and event fields -------------------------------------------------------------------
 
+LIMIT_KIND: Final = _field(
+    "promptcache.ratelimit.kind",
+    "string",
+    "What is limited: `requests`, `tokens`, `input_tokens`, `output_tokens`, or `priority_` or `fast_` ones.",
+    "metric",
+    "low",
+)
 TTL: Final = _field(
     "promptcache.ttl", "string", "Lifetime of a write: `5m`, `1h`, `30m`, `12h`.", "metric, ledger", "low"
 )
@@ -391,6 +409,43 @@ M_NATIVE: Final = _metric(
 M_UNPRICED: Final = _metric("promptcache.unpriced.calls", "{call}", "Calls whose model has no known price.")
 M_NO_USAGE: Final = _metric("promptcache.usage_missing.calls", "{call}", "Calls without usage in the response.")
 M_ERRORS: Final = _metric("promptcache.internal.errors", "{error}", "Errors of ours, contained.", labels=(WHERE,))
+_LIMIT_LABELS: Final = "; of the common labels provider and model only"
+M_LIMIT: Final = _metric(
+    "promptcache.ratelimit.limit",
+    "{item}",
+    f"A rate limit, as response headers say{_LIMIT_LABELS}.",
+    "gauge",
+    (LIMIT_KIND,),
+)
+M_LIMIT_LEFT: Final = _metric(
+    "promptcache.ratelimit.remaining",
+    "{item}",
+    f"What is left of it, for two minutes after it was said{_LIMIT_LABELS}.",
+    "gauge",
+    (LIMIT_KIND,),
+)
+M_RETRY_AFTER: Final = _metric(
+    "promptcache.ratelimit.retry_after",
+    "s",
+    f"The wait that was asked for last, for two minutes{_LIMIT_LABELS}.",
+    "gauge",
+)
+M_REFUSED: Final = _metric(
+    "promptcache.ratelimit.refused",
+    "{response}",
+    "Responses 429, retried ones too; status is that of the call in the end.",
+    labels=(STATUS,),
+)
+M_LIMIT_LOST: Final = _metric(
+    "promptcache.ratelimit.lost.tokens",
+    "{token}",
+    "Lost tokens that counted against a limit on input tokens, where reading them would not have.",
+)
+M_LIMIT_MALFORMED: Final = _metric(
+    "promptcache.ratelimit.malformed",
+    "{header}",
+    f"Rate-limit headers that say no number{_LIMIT_LABELS}.",
+)
 M_DURATION: Final = _metric(
     "gen_ai.client.operation.duration",
     "s",

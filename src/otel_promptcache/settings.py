@@ -187,6 +187,15 @@ class Settings:
         "exported, so that a diagnosis tells the very character (read at the start)",
     )
     prices: bool = _setting(True, _flag, "`off` leaves out cost, and never imports the price data")
+    price_file: str = _setting(
+        "",
+        _text,
+        "TOML file of prices that win over the price data: private models, corrections, discounts; re-read when it "
+        "changes",
+    )
+    account: str = _setting(
+        "", _text, "Account whose prices hold, where the price file tells accounts apart; `attribute(account=…)` wins"
+    )
     auto: bool = _setting(False, _flag, "Start with the interpreter (needs `otel-promptcache auto`; environment only)")
 
 

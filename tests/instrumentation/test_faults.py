@@ -26,6 +26,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
 import otel_promptcache
+from otel_promptcache import pricing
 from otel_promptcache.history.memory import Memory
 from otel_promptcache.instrumentation import runtime
 from otel_promptcache.observer import Breaker
@@ -331,8 +332,10 @@ def caches():
 def forget(room=""):
     """Empties them; prices only for their own sake, because looking them up takes longer than everything else."""
     for name, cache in caches():
-        if name != "otel_promptcache.pricing" or room == "pricing.py":
+        if not name.startswith("otel_promptcache.pricing") or room.startswith("pricing/"):
             cache.cache_clear()
+    if room.startswith("pricing/"):
+        pricing.LISTED._tariff.cache_clear()
 
 
 class Lines(logging.Handler):
@@ -376,7 +379,7 @@ class Trial:
         self.functions = functions_of(self.codes)
 
     def entered_by(self, name):
-        cold = entered(lambda: forget("pricing.py") or self.run([name]))
+        cold = entered(lambda: forget("pricing/") or self.run([name]))
         return cold | entered(lambda: self.run([name]))
 
     def run(self, names):
@@ -473,7 +476,10 @@ def test_the_functions_are_found(trial):
         "instrumentation/tap.py",
         "observer/__init__.py",
         "observer/call.py",
-        "pricing.py",
+        "observer/pricelist.py",
+        "pricing/__init__.py",
+        "pricing/pricefile.py",
+        "pricing/prices.py",
         "providers/__init__.py",
         "providers/anthropic.py",
         "providers/openai_chat.py",
@@ -483,6 +489,7 @@ def test_the_functions_are_found(trial):
         "telemetry/__init__.py",
         "telemetry/context.py",
         "telemetry/counters.py",
+        "telemetry/ledger.py",
         "telemetry/spans.py",
         "worker.py",
     }

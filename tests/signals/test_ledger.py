@@ -148,7 +148,7 @@ def test_calls_of_every_kind_have_documented_fields_only(clients: Clients) -> No
         events = seen.ledger
     assert len(events) == 8
     documented = {name for name, field in FIELDS.items() if "ledger" in field.signals.split(", ")}
-    prefixes = ("promptcache.attr.", "promptcache.write.tokens.")
+    prefixes = ("promptcache.attr.", "promptcache.price.", "promptcache.write.tokens.")
     for event in events:
         assert {name for name in event if not name.startswith(prefixes)} <= documented
     assert [event.get("error.type") for event in events] == [None] * 4 + ["overloaded_error", "api_error"] + [None] * 2

@@ -4,7 +4,7 @@ them. Everything else in the file is passed over."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from sys import intern
 from typing import Any, Final, NamedTuple
@@ -67,7 +67,7 @@ def events(lines: Iterable[str], reading: Reading, *names: str) -> Iterator[Even
             reading.unreadable += bool(line.strip()) and not line.rstrip().endswith("}")
             continue
         try:
-            found = list(_events(json.loads(line), names))
+            found = [event for _, event in records(json.loads(line), *names)]
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
             reading.unreadable += 1
             continue
@@ -101,7 +101,8 @@ def named(found: Iterable[Event], identity: str) -> list[Event]:
     ]
 
 
-def _events(document: Mapping[str, Any], names: Sequence[str]) -> Iterator[Event]:
+def records(document: Mapping[str, Any], *names: str) -> Iterator[tuple[dict[str, Any], Event]]:
+    """The log records with these names in a parsed line, as they stand there and as events."""
     for resource in document.get("resourceLogs", ()):
         for scope in resource.get("scopeLogs", ()):
             for record in scope.get("logRecords", ()):
@@ -110,7 +111,7 @@ def _events(document: Mapping[str, Any], names: Sequence[str]) -> Iterator[Event
                 name = next((one for one in (record.get("eventName"), found.get("event.name")) if one in names), None)
                 if name is not None:
                     at = int(record.get("timeUnixNano") or record["observedTimeUnixNano"])
-                    yield Event(name, found, at, str(record.get("traceId") or ""))
+                    yield record, Event(name, found, at, str(record.get("traceId") or ""))
 
 
 def _value(value: Mapping[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any, Final, NamedTuple
 
-from otel_promptcache import autoload, semconv
+from otel_promptcache import autoload, pricing, semconv
 from otel_promptcache.cli import auto
 from otel_promptcache.cli._doctor_child import LAUNCHER_PATH
 from otel_promptcache.cli._doctor_peers import DISABLED
@@ -83,6 +83,7 @@ def _settings(found: Current) -> Iterator[Finding]:
         yield problem(
             name, "needs a newer opentelemetry-api: this one knows no events", "pip install -U opentelemetry-api"
         )
+    yield from _price_file(found)
     yield _comparable(found.settings)
     if found.settings.mode == "off":
         yield note(PREFIX + "MODE", "off: nothing is observed")
@@ -113,6 +114,23 @@ def _knows_events() -> bool:
     from opentelemetry._logs import LogRecord
 
     return "event_name" in inspect.signature(LogRecord.__init__).parameters
+
+
+def _price_file(found: Current) -> Iterator[Finding]:
+    """What is wrong with the price file, all of it: an application that runs says no more than the beginning."""
+    path = found.settings.price_file
+    if not path:
+        return
+    source = f"{_source('price_file', found)}: {os.path.basename(path)}"
+    try:
+        rows = pricing.read(path).rows
+    except pricing.PriceFileError as error:
+        for sentence in error.problems:
+            yield problem(source, f"not used: {sentence}")
+    except OSError as error:
+        yield problem(source, f"cannot be read: {error.strerror or type(error).__name__}")
+    else:
+        yield ok(source, f"{len(rows)} rows")
 
 
 def _comparable(settings: Settings) -> Finding:

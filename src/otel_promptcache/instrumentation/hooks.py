@@ -72,11 +72,13 @@ Again = tuple[tuple[Any, ...], Mapping[str, Any]] | Literal[False] | None
 class Frame:
     """One run of an SDK's ``request``: the call it makes, if it is one of ours, and what to undo at its end."""
 
-    __slots__ = ("_attached", "_token", "asked", "call", "silent", "tapped")
+    __slots__ = ("_attached", "_heard", "_token", "asked", "call", "silent", "tapped")
 
     def __init__(self, call: Told | None) -> None:
         self.call = call
         self.tapped = False
+        self._heard: Any = None
+        """The response whose head was looked at last: SDKs show us refused ones at several places."""
         self.asked: Asked | None = None
         """The question that was added to the request, if one was."""
         self.silent = False
@@ -90,6 +92,15 @@ class Frame:
         if self._attached is None:
             made = trace.set_span_in_context(span)
             self._attached = made, context.attach(made)
+
+    def hear(self, response: Any) -> None:
+        """The head of an attempt's response, refused or not. What has no such head is no attempt's response."""
+        if response is None or response is self._heard or self.call is None:
+            return
+        self._heard = response
+        raw = getattr(getattr(response, "headers", None), "raw", None)
+        if raw is not None:
+            self.call.heard(response.status_code, raw)
 
     def again(self, asked: Asked, error: BaseException, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Again:
         """Arguments to make the request with once more, where it failed because of our question; else False."""
@@ -163,6 +174,8 @@ def _left(
     frame: Frame, error: BaseException, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], Mapping[str, Any]] | None:
     """The request raised: arguments to make it with once more, where that was our doing; else it is over."""
+    with contextlib.suppress(Exception):  # an exception that is not the SDK's may have anything of that name
+        frame.hear(getattr(error, "response", None))
     asked = getattr(frame, "asked", None)
     if asked is not None and getattr(error, "status_code", None) == 400:
         frame.asked, frame.silent = None, True
@@ -311,6 +324,24 @@ def process_response(wrapped: Callable[..., Any], instance: Any, args: tuple[Any
                     frame.tapped = tap(response, frame.call)
             except Exception as error:
                 frame.call.observer.trouble("tap", error)
+            try:
+                frame.hear(response)
+            except Exception as error:
+                frame.call.observer.trouble("limits", error)
+    except Exception:  # noqa: S110
+        pass
+    return wrapped(*args, **kwargs)
+
+
+def should_retry(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Around ``BaseClient._should_retry``, which both clients ask about an attempt that was refused."""
+    try:
+        frame = _frame.get()
+        if frame is not None and frame.call is not None:
+            try:
+                frame.hear(kwargs["response"] if "response" in kwargs else args[0])
+            except Exception as error:
+                frame.call.observer.trouble("limits", error)
     except Exception:  # noqa: S110
         pass
     return wrapped(*args, **kwargs)

@@ -33,6 +33,7 @@ def _stainless(sdk: str, since: str) -> tuple[Patch, ...]:
         Patch(sdk, module, "SyncAPIClient.request", hooks.request, since),
         Patch(sdk, module, "AsyncAPIClient.request", hooks.async_request, since),
         Patch(sdk, module, "BaseClient._build_request", hooks.build_request, since),
+        Patch(sdk, module, "BaseClient._should_retry", hooks.should_retry, since),
         Patch(sdk, module, "SyncAPIClient._process_response", hooks.process_response, since),
         Patch(sdk, module, "AsyncAPIClient._process_response", hooks.process_response, since),
     )

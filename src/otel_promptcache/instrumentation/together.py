@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from otel_promptcache.model import Answer
 from otel_promptcache.observer import Question, Recorder
 from otel_promptcache.providers import Dialect
+from otel_promptcache.providers.limits import Header
 
 
 class Opener(Protocol):
@@ -37,6 +38,7 @@ class Told(Protocol):
     def prepared(self, body: Mapping[str, Any], host: str, port: int, credential: str) -> None: ...
     def unasked(self) -> None: ...
     def refused(self) -> None: ...
+    def heard(self, status: int, headers: Iterable[Header]) -> None: ...
     def begun(self, *, streaming: bool) -> None: ...
     def answered(self, answer: Answer) -> None: ...
     def loaded(self, document: object) -> None: ...
@@ -88,6 +90,10 @@ class Calls:
     def refused(self) -> None:
         for call in self._calls:
             call.refused()
+
+    def heard(self, status: int, headers: Iterable[Header]) -> None:
+        for call in self._calls:
+            call.heard(status, headers)
 
     def begun(self, *, streaming: bool) -> None:
         for call in self._calls:

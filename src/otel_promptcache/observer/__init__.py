@@ -23,6 +23,7 @@ from otel_promptcache.history import History
 from otel_promptcache.journal import Journal
 from otel_promptcache.observer.breaker import Breaker
 from otel_promptcache.observer.call import Call
+from otel_promptcache.observer.pricelist import PriceList
 from otel_promptcache.observer.recording import Recorder, Telemetry
 from otel_promptcache.observer.witness import Question, Witness
 from otel_promptcache.providers import Dialect
@@ -33,7 +34,7 @@ log = logging.getLogger("otel_promptcache")
 
 MAX_CREDENTIALS: Final = 10_000
 MAX_SAID: Final = 100
-_NOT_DIAGNOSIS: Final = frozenset({"pricing", "worker", "tap", "witness", "journal"})
+_NOT_DIAGNOSIS: Final = frozenset({"pricing", "worker", "tap", "witness", "journal", "limits"})
 """Rooms whose errors would not end if diagnosis paused."""
 FIRST_CALL_WAIT: Final = 0.01
 """Seconds that the first call of a process waits, at most, for price data that is still being loaded."""
@@ -62,6 +63,7 @@ class Observer:
         self.errors: Counter[str] = Counter()
         self._said: set[tuple[str, str]] = set()
         self._unpriced: set[tuple[str, str]] = set()
+        self.prices = PriceList(self.worker.submit, lambda: self.telemetry.trouble("prices"))
         self._waited_for_prices = False
         self.no_prices = False
         """Set when the price data cannot be loaded: costs are then left out, and nobody waits for them."""
@@ -111,23 +113,29 @@ class Observer:
     def load_prices(self) -> None:
         """Starts loading price data in the background."""
         settings = self.live.current()
-        if settings.mode is not Mode.OFF and settings.prices and not pricing.ready():
-            self.worker.submit(self._load_prices)
+        if settings.mode is not Mode.OFF and settings.prices and not self.prices_known():
+            self.worker.submit(self.load_prices_now)
 
-    def _load_prices(self) -> None:
+    def load_prices_now(self) -> None:
+        """Loads what costs are worked out from, on this thread."""
         try:
+            self.prices.read(self.live.value.price_file)
             pricing.load()
         except Exception as error:
             self.no_prices = True
             self.trouble("pricing", error)
 
+    def prices_known(self) -> bool:
+        """Whether costs can be computed now."""
+        return pricing.ready() and self.prices.ready(self.live.value)
+
     def prices_ready(self) -> bool:
-        """Whether costs can be computed now; the first call of a process waits a moment for it."""
-        if pricing.ready():
+        """The same; the first call of a process waits a moment for it."""
+        if self.prices_known():
             return True
         if not self._waited_for_prices:
             self._waited_for_prices = True
-            return pricing.wait(FIRST_CALL_WAIT)
+            return pricing.wait(FIRST_CALL_WAIT) and self.prices_known()
         return False
 
     def credential(self, secret: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from time import perf_counter, thread_time, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,19 +10,15 @@ from otel_promptcache import diagnosis, paths, pricing
 from otel_promptcache._collection import collected, collecting
 from otel_promptcache.history import Sight, Write
 from otel_promptcache.journal import Where
-from otel_promptcache.model import (
-    Answer,
-    Observation,
-    Prompt,
-    Scope,
-)
+from otel_promptcache.model import Answer, Observation, Prompt, Scope
 from otel_promptcache.observer import witness
 from otel_promptcache.observer.breaker import GROSS_OVERRUN, STRIKES
 from otel_promptcache.observer.reckoning import chosen, describe, error_kind, fingerprint_of
 from otel_promptcache.observer.recording import Recorder
 from otel_promptcache.observer.wall import walled
 from otel_promptcache.observer.witness import Question
-from otel_promptcache.providers import Dialect, native, provider_for
+from otel_promptcache.providers import Dialect, limits, native, provider_for
+from otel_promptcache.providers.limits import Header
 from otel_promptcache.providers.rules import rules_for
 from otel_promptcache.settings import Mode, Settings
 
@@ -31,6 +27,7 @@ if TYPE_CHECKING:
 
 DETAIL_JOBS: Final = 64
 """Jobs that hold text of prompts, at most: line hashes are dispensable, memory is not."""
+REFUSED: Final = 429
 MAX_NAME: Final = 256
 """Characters kept of an id, a model's name, an error type: they come over the wire, and go into spans and labels."""
 
@@ -162,6 +159,17 @@ class Call:
         if question is not None:
             self.observer.witness.refused(question)
 
+    @walled("limits", "response")
+    def heard(self, status: int, headers: Iterable[Header]) -> None:
+        """An attempt was answered, by a refusal perhaps. Of its headers only those on rate limits are looked at."""
+        seen, recorder = self._seen, self._recorder
+        if seen is None or recorder is None:
+            return
+        seen.refused += status == REFUSED
+        told = limits.kept(headers)
+        if told:
+            recorder.limits(told, self.observer.clock())
+
     @walled("response", "response")
     def begun(self, *, streaming: bool) -> None:
         """The response's first bytes are here: what the request wrote is readable from now on."""
@@ -267,7 +275,7 @@ class Call:
         if (
             seen.cost is not None
             or seen.usage is None
-            or pricing.ready()
+            or observer.prices_known()
             or not self.settings.prices
             or observer.no_prices
         ):
@@ -278,10 +286,7 @@ class Call:
             observer.worker.submit(lambda: self._settle_late(seen, recorder))
 
     def _settle_late(self, seen: Observation, recorder: Recorder) -> None:
-        try:
-            pricing.load()
-        except Exception as error:
-            self.observer.trouble("pricing", error)
+        self.observer.load_prices_now()
         self._price(seen)
         recorder.settle(seen)
         self._account()
@@ -326,18 +331,12 @@ class Call:
             seen.hit_depth = diagnosis.hit_depth(prompt, sight, seen.usage)
 
     def _price(self, seen: Observation) -> None:
-        if seen.usage is None or not seen.usage.available:
-            return
-        models = (seen.response_model, seen.model)
         try:
-            seen.cost = pricing.cost(seen.usage, seen.provider, models, seen.at, seen.write_ttls)
+            self.observer.prices.price(seen, self.settings)
         except pricing.PriceUnknownError:
             self.observer.unpriced(seen.provider, seen.response_model or seen.model)
         except Exception as error:
             self.observer.trouble("pricing", error)
-        verdict = seen.diagnosis
-        if seen.cost is not None and verdict is not None and verdict.lost:
-            seen.lost_usd = pricing.lost(verdict.lost, seen.usage, seen.cost)
 
     def _conclude(self, seen: Observation) -> None:
         """Tells the history how it ended."""
@@ -347,7 +346,7 @@ class Call:
         write = None
         cost = seen.cost
         if cost is not None and seen.usage is not None and seen.usage.write:
-            premium = cost.write - seen.usage.write * cost.fresh_price
+            premium = seen.usage.write * (cost.write_price - cost.fresh_price)
             if premium > 0:
                 ttl = max(seen.write_ttls or (), default=300)
                 labels = self._recorder.labels if self._recorder is not None else ()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from otel_promptcache.history import Sight, Write
 from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation, Prompt
+from otel_promptcache.providers.limits import Header
 
 
 class Recorder(Protocol):
@@ -29,6 +30,10 @@ class Recorder(Protocol):
     @property
     def labels(self) -> tuple[str, ...]:
         """The metric labels of the call, opaque to everybody else."""
+        ...
+
+    def limits(self, headers: Sequence[Header], at: float) -> None:
+        """What an attempt's response says of rate limits, at POSIX seconds."""
         ...
 
     def sent_again(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any, Final
 
-from otel_promptcache.model import Kind, Section, Segment, Segments, text_segment
+from otel_promptcache.model import Kind, Section, Segment, Segments, Usage, text_segment
 
 MAX_COUNT: Final = 10**12
 """No prompt has as many tokens; beyond 64 bits a metric could not be exported, nor any other beside it."""
@@ -204,3 +204,17 @@ def server_tool(value: object) -> str:
     """The type of a tool that runs at the provider, empty for the application's own."""
     kind = value.get("type") if type(value) is dict else None
     return kind if type(kind) is str and kind not in ("function", "custom") else ""
+
+
+def in_context(usage: Usage, **said: str) -> Usage:
+    """The usage with more said of what its price depends on (tier, speed, geo, processing, upstream), and each of its
+    parts with the same: only the whole call is told where and how it ran. Searches stay with the first part."""
+    whole = usage._replace(**said)  # type: ignore[arg-type]
+    if not whole.parts:
+        return whole
+    shared = {name: getattr(whole, name) for name in ("tier", "speed", "geo", "processing", "upstream")}
+    parts = [
+        part._replace(usage=part.usage._replace(**shared, web_searches=0 if number else whole.web_searches, parts=()))
+        for number, part in enumerate(whole.parts)
+    ]
+    return whole._replace(parts=tuple(parts))

@@ -9,8 +9,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from otel_promptcache.model import Answer, Breakpoint, Kind, Prompt, Section, Segment, Segments, Usage
-from otel_promptcache.providers._wire import Builder, as_list, count, mapping, marker, parameter, string, text_of
+from otel_promptcache.model import (
+    Answer,
+    Breakpoint,
+    Kind,
+    Part,
+    Prompt,
+    Section,
+    Segment,
+    Segments,
+    Usage,
+)
+from otel_promptcache.providers._wire import (
+    Builder,
+    as_list,
+    count,
+    in_context,
+    mapping,
+    marker,
+    parameter,
+    string,
+    text_of,
+)
 from otel_promptcache.providers.rules import HOUR, MINUTE, TTL_SECONDS
 
 name: Final = "anthropic"
@@ -208,7 +228,7 @@ def usage(raw: object) -> Usage | None:
     if write is None and by_ttl:
         write = sum(tokens for _, tokens in by_ttl)
     tools = mapping(fields["server_tool_use"]) if "server_tool_use" in fields else {}
-    return Usage(
+    found = Usage(
         input_total=fresh + (read or 0) + (write or 0),
         read=read,
         write=write,
@@ -222,6 +242,34 @@ def usage(raw: object) -> Usage | None:
         server_tools=sum([count(uses) or 0 for uses in tools.values()]),
         web_searches=count(tools.get("web_search_requests")) or 0,
     )
+    return _itemised(found, fields["iterations"]) if fields.get("iterations") else found
+
+
+_INSIDE: Final = frozenset({"message", "fallback_message"})
+"""Types of iterations whose tokens are in the sums of the whole call. Compaction is in none of them, and what an
+advising model used is billed at that model's price (types of anthropic 2.12; platform.claude.com, compaction)."""
+
+
+def _itemised(found: Usage, iterations: object) -> Usage:
+    """The usage with the inner requests that are billed, where they are not simply its sums."""
+    inside: list[Part] = []
+    beside: list[Part] = []
+    for entry in as_list(iterations):
+        fields = mapping(entry)
+        one = usage({name: value for name, value in fields.items() if name != "iterations"})
+        if one is not None:
+            kind = string(fields.get("type"))
+            (inside if kind in _INSIDE else beside).append(Part(string(fields.get("model")), one))
+    told = [sum(counts) for counts in zip(*(_counts(part.usage) for part in inside), strict=True)]
+    if tuple(told) != _counts(found):
+        inside = [Part("", found)]  # they do not add up: the sums are what the provider stands by
+    if not beside and len(inside) == 1 and not inside[0].model:
+        return found
+    return in_context(found._replace(parts=(*inside, *beside)))
+
+
+def _counts(one: Usage) -> tuple[int, ...]:
+    return one.input_total or 0, one.read or 0, one.write or 0, one.output or 0
 
 
 def answer(document: Mapping[str, Any]) -> Answer:

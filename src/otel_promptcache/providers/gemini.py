@@ -138,6 +138,22 @@ def usage(raw: object) -> Usage | None:
     )
 
 
+def interaction_usage(raw: object) -> Usage | None:
+    """Token classes of an interaction's ``usage``: the same classes under other names (types of google-genai 3.4)."""
+    fields = mapping(raw)
+    total = count(fields.get("total_input_tokens"))
+    if total is None:
+        return None
+    answered = count(fields.get("total_output_tokens"))
+    thoughts = count(fields.get("total_thought_tokens"))
+    return Usage(
+        input_total=total + (count(fields.get("total_tool_use_tokens")) or 0),
+        read=count(fields.get("total_cached_tokens")),
+        output=None if answered is None and thoughts is None else (answered or 0) + (thoughts or 0),
+        reasoning=thoughts,
+    )
+
+
 def answer(document: Mapping[str, Any]) -> Answer:
     """A whole response body, or a chunk of a stream."""
     error = document.get("error")

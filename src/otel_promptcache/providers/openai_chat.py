@@ -133,8 +133,11 @@ def usage(raw: object) -> Usage | None:
     """Token classes of a ``usage`` object; cached and written tokens lie inside ``prompt_tokens``."""
     fields = mapping(raw)
     total = count(fields.get("prompt_tokens"))
-    if total is None:
-        return None
+    if total is None:  # DeepSeek's two fields say as much
+        hit, miss = count(fields.get("prompt_cache_hit_tokens")), count(fields.get("prompt_cache_miss_tokens"))
+        if hit is None or miss is None:
+            return None
+        total = hit + miss
     details = mapping(fields.get("prompt_tokens_details"))
     read = count(details.get("cached_tokens"))
     for field in _TOP_LEVEL_READS if read is None else ():
@@ -155,8 +158,11 @@ def answer(document: Mapping[str, Any]) -> Answer:
     if isinstance(error, dict):
         return Answer(None, error_type=string(error.get("type")) or string(error.get("code")) or "error")
     found = usage(document.get("usage"))
-    if found is not None and document.get("service_tier"):
-        found = found._replace(tier=string(document["service_tier"]))
+    if found is not None and ("service_tier" in document or "provider" in document):
+        # OpenRouter names the provider that it has chosen.
+        found = found._replace(
+            tier=string(document.get("service_tier")), upstream=string(document.get("provider"))[:64]
+        )
     reasons = tuple(
         reason
         for choice in as_list(document.get("choices"))

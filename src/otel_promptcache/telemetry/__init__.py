@@ -26,10 +26,12 @@ from otel_promptcache.history import Sight, Write
 from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation, Prompt
 from otel_promptcache.observer import witness
+from otel_promptcache.providers.limits import Measure, reads_count
 from otel_promptcache.providers.rules import TTL_NAMES
 from otel_promptcache.semconv import Metric
 from otel_promptcache.settings import Live, Settings
 from otel_promptcache.telemetry import listening
+from otel_promptcache.telemetry.book import book_of
 from otel_promptcache.telemetry.context import (
     Owners,
     Watcher,
@@ -38,15 +40,9 @@ from otel_promptcache.telemetry.context import (
     hear_no_more,
     hear_of_unsampled,
 )
-from otel_promptcache.telemetry.counters import OPERATION, Labels, book_of, label_attributes, label_names, record
-from otel_promptcache.telemetry.spans import (
-    Attributes,
-    SpanRecorder,
-    advice_attributes,
-    all_attributes,
-    change_attributes,
-    convention_attributes,
-)
+from otel_promptcache.telemetry.counters import OPERATION, Labels, label_attributes, label_names, record
+from otel_promptcache.telemetry.ledger import ledger_attributes
+from otel_promptcache.telemetry.spans import Attributes, SpanRecorder, advice_attributes, change_attributes
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider
@@ -74,8 +70,11 @@ _COUNTERS: Final = (
     (semconv.M_UNPRICED, "unpriced", False),
     (semconv.M_NO_USAGE, "no_usage", False),
 )
-_SPAN_ONLY: Final = (semconv.HIT_RATIO, semconv.COST_SAVING, semconv.FINISH_REASONS, semconv.REQUEST_MAX_TOKENS)
-"""Left out of the ledger, whose records are to be small: the first two follow from other fields."""
+_GAUGES: Final = (
+    (semconv.M_LIMIT, Measure.LIMIT),
+    (semconv.M_LIMIT_LEFT, Measure.REMAINING),
+    (semconv.M_RETRY_AFTER, Measure.RETRY_AFTER),
+)
 
 _watched: Final[WeakSet[Any]] = WeakSet()
 """Tracer providers that have our watcher: a processor cannot be taken back."""
@@ -112,7 +111,7 @@ class Telemetry:
         self.bind()
 
     def _instruments(self) -> None:
-        book, meter = self.book, self._meter
+        book, meter, limits = self.book, self._meter, self.book.limits
 
         def observed(metric: Metric, points: Callable[[], Iterable[Point]]) -> None:
             def callback(_: CallbackOptions) -> Iterable[Point]:
@@ -124,7 +123,8 @@ class Telemetry:
                     book.table.add_error("metrics")
                     return []
 
-            book.instruments.add(meter.create_observable_counter(metric.name, [callback], metric.unit, metric.meaning))
+            create = meter.create_observable_gauge if metric.kind == "gauge" else meter.create_observable_counter
+            book.instruments.add(create(metric.name, [callback], metric.unit, metric.meaning))
 
         def histogram(metric: Metric) -> Histogram:
             made = create_histogram(meter, metric)
@@ -138,6 +138,11 @@ class Telemetry:
             observed(semconv.M_UNREAD, book.table.unread)
             observed(semconv.M_NATIVE, book.table.native)
             observed(semconv.M_ERRORS, book.table.errors)
+            observed(semconv.M_REFUSED, limits.refused)
+            observed(semconv.M_LIMIT_LOST, limits.lost)
+            observed(semconv.M_LIMIT_MALFORMED, limits.malformed)
+            for metric, measure in _GAUGES:
+                observed(metric, partial(limits.gauge, measure))
         self._duration = histogram(semconv.M_DURATION)
         self._first_chunk = histogram(semconv.M_FIRST_CHUNK)
         self._overhead = histogram(semconv.M_OVERHEAD)
@@ -227,6 +232,9 @@ class Telemetry:
 
     def _count(self, row: Labels, where: Context, seen: Observation, unpriced: bool, owned_elsewhere: bool) -> None:  # noqa: FBT001
         self.table.add(row, seen, unpriced=unpriced)
+        lost = seen.diagnosis.lost if seen.diagnosis is not None else 0
+        spares = lost and reads_count(seen.provider, seen.response_model or seen.model) is False
+        self.book.limits.counted(row, seen, lost if spares else 0)
         self._advise(self._advisor.call(row, seen))
         if seen.agreement is not None and seen.diagnosis is not None:
             ours = seen.diagnosis.reason
@@ -280,24 +288,9 @@ class Telemetry:
 
     def ledger(self, recorder: SpanRecorder, seen: Observation) -> None:
         """One record a call, whatever a sampler decided about its span."""
-        found = all_attributes(seen) | convention_attributes(seen)
-        for name in _SPAN_ONLY:
-            found.pop(name, None)
-        found |= {
-            semconv.CALL_ID: seen.call_id,
-            semconv.PROVIDER: seen.provider,
-            semconv.REQUEST_MODEL: seen.model,
-        }
-        if seen.fingerprint is not None:
-            found[semconv.PREFIX_CHAIN] = seen.fingerprint.chain
-        if seen.duration is not None:
-            found[semconv.DURATION] = seen.duration
-        if seen.usage is not None and seen.usage.available:
-            found[semconv.UNCACHED_TOKENS] = seen.usage.uncached
-            for ttl, tokens in seen.usage.write_by_ttl:
-                if tokens:
-                    found[f"{semconv.WRITE_TOKENS_BY_TTL}.{TTL_NAMES.get(ttl, ttl)}"] = tokens
-        self._log(semconv.EVENT_CALL, found, recorder.context)
+        # Stamped with the end of the call, by the clock that the call began with: its price may depend on the hour.
+        ended = None if seen.duration is None else seen.at + seen.duration
+        self._log(semconv.EVENT_CALL, ledger_attributes(seen), recorder.context, ended)
 
     @property
     def service_version(self) -> str:

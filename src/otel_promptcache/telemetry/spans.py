@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context, trace
@@ -11,6 +12,7 @@ from otel_promptcache import semconv
 from otel_promptcache.advice import Finding, sentence
 from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation
+from otel_promptcache.providers.limits import Header
 from otel_promptcache.providers.rules import TTL_NAMES
 from otel_promptcache.settings import Spans
 from otel_promptcache.telemetry.context import scope_name
@@ -69,6 +71,10 @@ class SpanRecorder:
     def own(self) -> Span | None:
         """The span made for this call, to be current while the request is under way."""
         return self._own
+
+    def limits(self, headers: Sequence[Header], at: float) -> None:
+        book = self._telemetry.book
+        book.pending.add(book.limits.heard, self.labels, headers, at)
 
     def sent_again(self) -> None:
         """Some SDKs have a span of their own around each time that a request is made."""

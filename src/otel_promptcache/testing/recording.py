@@ -25,6 +25,7 @@ from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation, Prompt, Scope, Usage
 from otel_promptcache.observer import Observer
 from otel_promptcache.providers import BY_NAME
+from otel_promptcache.providers.limits import Header
 from otel_promptcache.settings import PREFIX, Live
 from otel_promptcache.snapshot import Prefix
 from otel_promptcache.telemetry.context import conversation_in_context, entry_route
@@ -277,6 +278,8 @@ class _Recorder:
             route=said.route or entry_route() or attribution.calling_function(2),
             conversation=said.conversation or conversation_in_context(None),
         )
+
+    def limits(self, headers: Sequence[Header], at: float) -> None: ...
 
     def sent_again(self) -> None: ...
 
