@@ -58,7 +58,9 @@ def _field(
 
 # --- Names that the GenAI, server and error conventions define -------------------------------------------------
 
-OPERATION: Final = _field("gen_ai.operation.name", "string", "What was asked for: `chat`.", "span, metric", "low")
+OPERATION: Final = _field(
+    "gen_ai.operation.name", "string", "What was asked for: `chat`, `text_completion`.", "span, metric", "low"
+)
 PROVIDER: Final = _field(
     "gen_ai.provider.name", "string", "Who answered, by the conventions.", "span, metric, ledger", "low"
 )
@@ -199,6 +201,9 @@ NATIVE_AGREEMENT: Final = _field(
     "How it goes with ours; see Agreement.",
     "span, metric, ledger",
     "low",
+)
+NATIVE_DISCOUNT: Final = _field(
+    "promptcache.native.cache_discount", "double", "USD that the cache saved, as OpenRouter itself says."
 )
 NATIVE_VERDICT: Final = _field(
     "promptcache.native.verdict",

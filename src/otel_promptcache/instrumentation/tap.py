@@ -24,7 +24,9 @@ _USAGE_WINDOW: Final = 16_384
 _EVENT_STREAM: Final = "event-stream"
 _USAGE: Final = b'"usage"'
 _ERROR: Final = b'"error"'
-_INTERESTING: Final = (_USAGE, _ERROR)
+_TIMINGS: Final = b'"timings"'
+"""Where llama.cpp's server counts tokens when nobody asked for usage."""
+_INTERESTING: Final = (_USAGE, _ERROR, _TIMINGS)
 _NULL: Final = b"null"
 
 
@@ -105,7 +107,7 @@ class Reader:
             self._hold(chunk[cut:])
         if self._first:
             self._first = not self._read_first(lines)
-        elif _USAGE in lines or _ERROR in lines:
+        elif _USAGE in lines or _ERROR in lines or _TIMINGS in lines:
             self._read(lines)
 
     def _hold(self, part: bytes) -> None:
@@ -122,7 +124,7 @@ class Reader:
             return False
         self._event(lines[start:].partition(b"\n")[0])
         rest = lines[start:].partition(b"\n")[2]
-        if _USAGE in rest or _ERROR in rest:
+        if any(name in rest for name in _INTERESTING):
             self._read(rest)
         return True
 
@@ -296,7 +298,13 @@ class Tapped:
             for chunk in chunks:
                 try:
                     # Said in place: this is all that most chunks of a stream cost.
-                    if not reader.idle or _USAGE in chunk or _ERROR in chunk or chunk[-1:] != b"\n":
+                    if (
+                        not reader.idle
+                        or _USAGE in chunk
+                        or _ERROR in chunk
+                        or _TIMINGS in chunk
+                        or chunk[-1:] != b"\n"
+                    ):
                         reader.feed(chunk)
                 except Exception:  # noqa: S110 - told further in; entering a try costs nothing
                     pass
@@ -321,7 +329,13 @@ class Tapped:
             async for chunk in chunks:
                 try:
                     # Said in place: this is all that most chunks of a stream cost.
-                    if not reader.idle or _USAGE in chunk or _ERROR in chunk or chunk[-1:] != b"\n":
+                    if (
+                        not reader.idle
+                        or _USAGE in chunk
+                        or _ERROR in chunk
+                        or _TIMINGS in chunk
+                        or chunk[-1:] != b"\n"
+                    ):
                         reader.feed(chunk)
                 except Exception:  # noqa: S110 - told further in; entering a try costs nothing
                     pass

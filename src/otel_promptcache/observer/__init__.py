@@ -59,6 +59,8 @@ class Observer:
         self.breaker = Breaker()
         self.witness = Witness()
         self.journal = Journal(key, telemetry.changed, _journal_file(live.value))
+        self.learned: dict[tuple[str, int], str] = {}
+        """Who answers at hosts and ports that nobody has named, as their answers show."""
         self.errors: Counter[str] = Counter()
         self._said: set[tuple[str, str]] = set()
         self._unpriced: set[tuple[str, str]] = set()

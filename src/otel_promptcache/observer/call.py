@@ -22,7 +22,8 @@ from otel_promptcache.observer.reckoning import chosen, detail, error_kind, fing
 from otel_promptcache.observer.recording import Recorder
 from otel_promptcache.observer.wall import walled
 from otel_promptcache.observer.witness import Question
-from otel_promptcache.providers import Dialect, native, provider_for
+from otel_promptcache.providers import Dialect, native
+from otel_promptcache.providers.endpoints import provider_at
 from otel_promptcache.providers.rules import rules_for
 from otel_promptcache.settings import Mode, Settings
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 DETAIL_JOBS: Final = 64
 """Jobs that hold text of prompts, at most: line hashes are dispensable, memory is not."""
+MAX_LEARNED: Final = 1_000
+"""Hosts whose provider is remembered from their answers."""
 MAX_NAME: Final = 256
 """Characters kept of an id, a model's name, an error type: they come over the wire, and go into spans and labels."""
 
@@ -41,6 +44,7 @@ class Call:
     __slots__ = (
         "_asked",
         "_closed",
+        "_named",
         "_prompt",
         "_recorder",
         "_seen",
@@ -71,6 +75,8 @@ class Call:
         self._prompt: Prompt | None = None
         self._sight: Sight | None = None
         self._closed = False
+        self._named = ""
+        """Who answers, where that is known before the answer."""
         self._asked: str | None = None
         """The response that the application itself asks the provider to compare with; empty where it only opts in."""
         self.question: Question | None = None
@@ -84,24 +90,27 @@ class Call:
     # --- events, in the order of a happy call ---------------------------------------------------------------
 
     @walled("request", "request")
-    def prepared(self, body: Mapping[str, Any], host: str, port: int, credential: str) -> None:
-        """The final body is about to be serialised (first attempt) or sent again (later ones)."""
+    def prepared(self, body: Mapping[str, Any], host: str, port: int, credential: str, platform: str = "") -> None:
+        """The final body is about to be serialised (first attempt) or sent again (later ones). ``platform``: the
+        provider that the client itself is made for, where it is made for one."""
         if self._seen is not None:
             self._seen.attempts += 1
             self._sent_again()
             return
         observer, settings = self.observer, self.settings
         model = body.get("model")
+        self._named = platform or provider_at(host, port, settings.provider_hosts)
         seen = self._seen = Observation(
             call_id=observer.next_id(),
             dialect=self.dialect.name,
-            provider=provider_for(host, self.dialect),
+            provider=self._named or observer.learned.get((host, port)) or self.dialect.provider,
             endpoint=host,
             port=port,
             model=model[:MAX_NAME] if isinstance(model, str) else "",
             stream=body.get("stream") is True,
             at=observer.clock(),
         )
+        seen.operation = self.dialect.operation
         self._recorder = observer.telemetry.begin(seen, self._started_ns)
         seen.attribution = self._recorder.attribution
         seen.conversation = seen.attribution.conversation
@@ -122,7 +131,9 @@ class Call:
             seen.conversation = seen.conversation or prompt.conversation_id
             if not prompt.segments:
                 return
-            scope = Scope(seen.provider, seen.endpoint, observer.credential(credential), prompt.model, prompt.cache_key)
+            # What is learned of a host comes too late for its first request, whose prefix the next ones are to find.
+            provider = self._named or self.dialect.provider
+            scope = Scope(provider, seen.endpoint, observer.credential(credential), prompt.model, prompt.cache_key)
             sight = observer.history.sent(
                 prompt,
                 scope,
@@ -190,6 +201,10 @@ class Call:
             seen.response_model = answer.model[:MAX_NAME]
         if answer.native:
             seen.native = answer.native
+        if answer.discount is not None:
+            seen.discount = answer.discount
+        if answer.provider and answer.provider != seen.provider and not self._named:
+            self._learn(seen, answer.provider)
         if answer.finish_reasons:
             seen.finish_reasons = tuple(reason[:MAX_NAME] for reason in answer.finish_reasons)
         if answer.error_type:
@@ -200,6 +215,15 @@ class Call:
             self._compare(seen)
             if self._recorder is not None:
                 self._recorder.usage(seen)
+
+    def _learn(self, seen: Observation, provider: str) -> None:
+        """An answer from a host that nobody has named tells by its form who answers there."""
+        seen.provider = provider
+        learned = self.observer.learned
+        if len(learned) < MAX_LEARNED:
+            learned[seen.endpoint, seen.port] = provider
+        if self._recorder is not None:
+            self._recorder.renamed(seen)
 
     @walled("response", "response")
     def loaded(self, document: object) -> None:

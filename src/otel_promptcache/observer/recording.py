@@ -35,6 +35,10 @@ class Recorder(Protocol):
         """The request goes out once more."""
         ...
 
+    def renamed(self, seen: Observation) -> None:
+        """The provider turned out to be another one."""
+        ...
+
     def usage(self, seen: Observation) -> None:
         """The verdict is known; the span may end at any moment after this."""
         ...

@@ -38,7 +38,7 @@ from otel_promptcache.telemetry.context import (
     hear_no_more,
     hear_of_unsampled,
 )
-from otel_promptcache.telemetry.counters import OPERATION, Labels, book_of, label_attributes, label_names, record
+from otel_promptcache.telemetry.counters import Labels, book_of, label_attributes, label_names, record
 from otel_promptcache.telemetry.spans import (
     Attributes,
     SpanRecorder,
@@ -232,7 +232,7 @@ class Telemetry:
             ours = seen.diagnosis.reason
             self.table.add_native(row, ours.value if ours else "", witness.label(seen.native), seen.agreement.value)
         labels = label_attributes(row)
-        labels[semconv.OPERATION] = OPERATION
+        labels[semconv.OPERATION] = seen.operation
         if self.live.value.token_usage_metric and seen.usage is not None:
             for kind, tokens in (("input", seen.usage.input_total), ("output", seen.usage.output)):
                 if tokens is not None:

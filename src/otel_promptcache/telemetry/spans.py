@@ -14,7 +14,7 @@ from otel_promptcache.model import Attribution, Link, Observation
 from otel_promptcache.providers.rules import TTL_NAMES
 from otel_promptcache.settings import Spans
 from otel_promptcache.telemetry.context import scope_name
-from otel_promptcache.telemetry.counters import OPERATION, label_attributes
+from otel_promptcache.telemetry.counters import label_attributes
 
 if TYPE_CHECKING:
     from otel_promptcache.telemetry import Telemetry
@@ -47,7 +47,7 @@ class SpanRecorder:
             if self._settings.spans is Spans.AUTO:
                 self._owner = telemetry.owners.claim()
             if self._owner is None:
-                self._own = self._start(f"{OPERATION} {seen.model}".rstrip(), parent, _start_attributes(seen))
+                self._own = self._start(f"{seen.operation} {seen.model}".rstrip(), parent, _start_attributes(seen))
         self.span = self._owner or self._own
         self.context = trace.set_span_in_context(self.span, parent) if self.span is not None else parent
         self.attribution = telemetry.attribution_of(self._owner, self._settings)
@@ -79,6 +79,11 @@ class SpanRecorder:
         if newer is not None:
             self.span = self._owner = newer
             self.context = trace.set_span_in_context(newer, self._parent)
+
+    def renamed(self, seen: Observation) -> None:
+        self.labels = self._telemetry.labels_of(seen, self.attribution, self._settings)
+        if self._own is not None:
+            self._own.set_attribute(semconv.PROVIDER, seen.provider)
 
     def usage(self, seen: Observation) -> None:
         owner = self._owner
@@ -133,7 +138,7 @@ class SpanRecorder:
 def _start_attributes(seen: Observation) -> Attributes:
     """What is known before the request: head samplers see these."""
     found: Attributes = {
-        semconv.OPERATION: OPERATION,
+        semconv.OPERATION: seen.operation,
         semconv.PROVIDER: seen.provider,
         semconv.REQUEST_MODEL: seen.model,
         semconv.SERVER_ADDRESS: seen.endpoint,
@@ -271,6 +276,8 @@ def _tell_witness(found: Attributes, seen: Observation) -> None:
 
 def _tell_money(found: Attributes, seen: Observation) -> None:
     """What the call cost; nothing where the price is not known."""
+    if seen.discount is not None:
+        found[semconv.NATIVE_DISCOUNT] = seen.discount
     cost = seen.cost
     if cost is None:
         return
