@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from otel_promptcache.instrumentation.tap import Reader
+from otel_promptcache.instrumentation.reading import Reader
 from otel_promptcache.model import Answer, Usage
 from otel_promptcache.providers import Dialect, dialect_for
 

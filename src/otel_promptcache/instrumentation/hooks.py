@@ -15,7 +15,7 @@ import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar, Token
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from opentelemetry import context, trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
@@ -24,6 +24,9 @@ from otel_promptcache.instrumentation.asking import Asked, of_a_platform
 from otel_promptcache.instrumentation.tap import tap
 from otel_promptcache.instrumentation.together import Opener, Together, Told
 from otel_promptcache.providers import dialect_for
+
+_REFUSED: Final = (400, 422)
+"""With which providers refuse a field that they do not know."""
 
 _frame: ContextVar[Frame | None] = ContextVar("otel_promptcache_frame", default=None)
 
@@ -84,6 +87,11 @@ class Frame:
         self._attached: Any = None
         # Requests that carry no prompt have a frame too: within a middleware they hide the outer call.
         self._token: Token[Frame | None] = _frame.set(self)
+
+    @property
+    def sifted(self) -> bool:
+        """Whether the response has a chunk that only our question brought."""
+        return self.asked is not None and self.asked.question.for_usage
 
     def attach(self, span: trace.Span) -> None:
         """Makes our span current until the request returns, for spans below it and for propagation."""
@@ -164,7 +172,7 @@ def _left(
 ) -> tuple[tuple[Any, ...], Mapping[str, Any]] | None:
     """The request raised: arguments to make it with once more, where that was our doing; else it is over."""
     asked = getattr(frame, "asked", None)
-    if asked is not None and getattr(error, "status_code", None) == 400:
+    if asked is not None and getattr(error, "status_code", None) in _REFUSED:
         frame.asked, frame.silent = None, True
         again: Again = None
         try:
@@ -283,7 +291,7 @@ def _asking(
 ) -> Any:
     """The request with the question that the call has, None where it stays as it is."""
     question = call.question
-    if question is None or of_a_platform(type(client)):
+    if question is None or (of_a_platform(type(client)) and not question.asking.on_platforms):
         call.unasked()
         return None
     try:
@@ -308,7 +316,7 @@ def process_response(wrapped: Callable[..., Any], instance: Any, args: tuple[Any
                 response = kwargs.get("response")
                 # A client with middleware hands refused attempts in too; the call goes on with the next one.
                 if response is not None and response.is_success:
-                    frame.tapped = tap(response, frame.call)
+                    frame.tapped = tap(response, frame.call, sifted=frame.sifted)
             except Exception as error:
                 frame.call.observer.trouble("tap", error)
     except Exception:  # noqa: S110

@@ -115,6 +115,8 @@ class Call:
         seen.attribution = self._recorder.attribution
         seen.conversation = seen.attribution.conversation
         self._asked = native.asked(self.dialect.name, body)
+        if settings.stream_usage:
+            self.question = observer.witness.usage_question(seen, body)
         if settings.mode is Mode.DIAGNOSE and not observer.breaker.open and chosen(settings.percent):
             self._look_up(body, credential)
 
@@ -147,7 +149,7 @@ class Call:
             self._prompt, self._sight = prompt, sight
             if sight.previous is not None:
                 seen.gap = seen.at - sight.previous.at
-            if self.settings.native_diagnostics and self._asked is None:
+            if self.settings.native_diagnostics and self._asked is None and self.question is None:
                 self.question = observer.witness.question(seen, sight, self.settings)
             if sight.fresh:
                 fresh = sight.fresh
@@ -376,7 +378,8 @@ class Call:
                 implied = not any(place.explicit for place in places)
                 write = Write(ttl, seen.at + ttl, float(premium), labels, implied=implied)
         usage = None if seen.error_type else seen.usage
-        if seen.response_id and (self.question is not None or self._asked is not None):
+        asked = self.question is not None and not self.question.for_usage
+        if seen.response_id and (asked or self._asked is not None):
             self.observer.witness.recorded(seen.response_id)
         self.observer.history.ended(sight, usage, seen.response_id, write)
         if self.settings.journal:
