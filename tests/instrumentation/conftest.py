@@ -9,6 +9,7 @@ What goes wrong is chosen by words behind a ``+`` in the model's name: ``claude-
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import gzip
 import hashlib
@@ -18,6 +19,7 @@ import json
 import logging
 import os
 import random
+import re
 import socket
 import sys
 import threading
@@ -29,6 +31,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -121,6 +124,23 @@ def sse(data: Any, event: str = "") -> bytes:
     """One server-sent event."""
     head = f"event: {event}\n" if event else ""
     return (head + "data: " + (data if isinstance(data, str) else json.dumps(data)) + "\n\n").encode()
+
+
+def frame(event: bytes) -> bytes:
+    """The same as Bedrock sends it: in a binary frame."""
+    data = event.partition(b"data: ")[2].strip()
+    kind = b"chunk"
+    payload = json.dumps({"bytes": base64.b64encode(data).decode(), "p": "abcdef"}).encode()
+    if b'"type": "error"' in data:
+        kind, payload = b"throttlingException", b'{"message": "too busy"}'
+    named = b":exception-type" if kind != b"chunk" else b":event-type"
+    message = b"exception" if kind != b"chunk" else b"event"
+    headers = b""
+    for name, value in ((named, kind), (b":content-type", b"application/json"), (b":message-type", message)):
+        headers += bytes([len(name)]) + name + b"\x07" + len(value).to_bytes(2, "big") + value
+    prelude = (16 + len(headers) + len(payload)).to_bytes(4, "big") + len(headers).to_bytes(4, "big")
+    body = prelude + zlib.crc32(prelude).to_bytes(4, "big") + headers + payload
+    return body + zlib.crc32(body).to_bytes(4, "big")
 
 
 @dataclass
@@ -329,6 +349,12 @@ def answer(ask: Ask) -> tuple[int, str, list[bytes]]:
         return 200, plain, [b'{"input_tokens": 5100}']
     if path.endswith("/batches"):
         return 200, plain, [json.dumps(BATCH).encode()]
+    if path.endswith(("/invoke", ":rawPredict")):
+        return 200, plain, [json.dumps(anthropic_message(ask)).encode()]
+    if path.endswith("/invoke-with-response-stream"):
+        return 200, "application/vnd.amazon.eventstream", [frame(event) for event in anthropic_events(ask)]
+    if path.endswith(":streamRawPredict"):
+        return 200, "text/event-stream; charset=utf-8", list(anthropic_events(ask))
     for end, whole, events in _ANSWERS:
         if path.endswith(end):
             if not ask.body.get("stream"):
@@ -424,7 +450,8 @@ class Provider:
         with contextlib.suppress(ValueError):
             parsed = json.loads(raw)
             ask.body = parsed if isinstance(parsed, dict) else {}
-        model = ask.body.get("model")
+        hosted = re.search(r"/models?/([^/]+?)(/invoke|:rawPredict|:streamRawPredict)", path)
+        model = unquote(hosted[1]) if hosted else ask.body.get("model")
         name, _, words = (model if isinstance(model, str) else "").partition("+")
         ask.model, ask.words = name, frozenset(filter(None, words.split("+")))
         if not path.endswith(("/count_tokens", "/batches")) and not ask.words & (ERRORS.keys() | {"429once"}):

@@ -9,18 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
-from typing import Any, Final
+from typing import Any
 
 from otel_promptcache.observer import Question
 from otel_promptcache.providers import native
-
-_PLATFORMS: Final = ("anthropic.lib.", "openai.lib.")
-"""Where the SDKs keep their clients for Bedrock, Vertex AI, Azure and the like."""
-
-
-def of_a_platform(client: type) -> bool:
-    """Whether a class of clients speaks to a platform that hosts the models, and not to the provider itself."""
-    return any(base.__module__.startswith(_PLATFORMS) for base in client.__mro__)
 
 
 class Asked:

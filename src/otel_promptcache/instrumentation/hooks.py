@@ -20,7 +20,8 @@ from typing import Any, Final, Literal
 from opentelemetry import context, trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
-from otel_promptcache.instrumentation.asking import Asked, of_a_platform
+from otel_promptcache.instrumentation.asking import Asked
+from otel_promptcache.instrumentation.platforms import platform_of
 from otel_promptcache.instrumentation.tap import tap
 from otel_promptcache.instrumentation.together import Opener, Together, Told
 from otel_promptcache.providers import dialect_for
@@ -75,10 +76,12 @@ Again = tuple[tuple[Any, ...], Mapping[str, Any]] | Literal[False] | None
 class Frame:
     """One run of an SDK's ``request``: the call it makes, if it is one of ours, and what to undo at its end."""
 
-    __slots__ = ("_attached", "_token", "asked", "call", "silent", "tapped")
+    __slots__ = ("_attached", "_token", "asked", "call", "given", "silent", "tapped")
 
-    def __init__(self, call: Told | None) -> None:
+    def __init__(self, call: Told | None, given: Any = None) -> None:
         self.call = call
+        self.given = given
+        """The request's options as the SDK's caller gave them."""
         self.tapped = False
         self.asked: Asked | None = None
         """The question that was added to the request, if one was."""
@@ -161,7 +164,7 @@ def _enter(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Frame | None:
         dialect = dialect_for(options.url) if options.method.lower() == "post" else None
         if dialect is None or not is_instrumentation_enabled():
             return Frame(None)
-        return Frame(observer.open(dialect))
+        return Frame(observer.open(dialect), options)
     except Exception as error:
         observer.trouble("hook", error)
         return None
@@ -255,7 +258,7 @@ def build_request(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, .
         if frame is not None and frame.call is not None:
             try:
                 options = kwargs["options"] if "options" in kwargs else args[0]
-                _prepared(frame, frame.call, made, options)
+                _prepared(frame, frame.call, instance, made, options)
                 if frame.call.question is not None and not frame.silent:
                     made = _asking(frame, frame.call, instance, options, wrapped, args, kwargs) or made
             except Exception as error:
@@ -265,16 +268,25 @@ def build_request(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, .
     return made
 
 
-def _prepared(frame: Frame, call: Told, made: Any, options: Any) -> None:
+_IN_THE_URL: Final = ("model", "stream")
+"""What clients for Bedrock and Vertex AI move from the body to the URL."""
+
+
+def _prepared(frame: Frame, call: Told, client: Any, made: Any, options: Any) -> None:
     body = options.json_data
     extra = getattr(options, "extra_json", None)
     if not isinstance(body, Mapping):
         body = {}
     if extra:
         body = {**body, **extra}
+    if "model" not in body:
+        given = getattr(frame.given, "json_data", None)
+        if isinstance(given, Mapping):
+            body = {**{name: given[name] for name in _IN_THE_URL if name in given}, **body}
     url, headers = made.url, made.headers
     credential = next(filter(None, map(headers.get, call.dialect.credentials)), "")
-    call.prepared(body, url.host, url.port or (443 if url.scheme == "https" else 80), credential)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    call.prepared(body, url.host, port, credential, platform_of(client))
     own = call.recorder.own if call.recorder is not None else None
     if isinstance(own, trace.Span):
         frame.attach(own)
@@ -291,7 +303,7 @@ def _asking(
 ) -> Any:
     """The request with the question that the call has, None where it stays as it is."""
     question = call.question
-    if question is None or (of_a_platform(type(client)) and not question.asking.on_platforms):
+    if question is None or (platform_of(client) and not question.asking.on_platforms):
         call.unasked()
         return None
     try:

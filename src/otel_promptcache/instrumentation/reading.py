@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import struct
 import sys
 import zlib
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from otel_promptcache.instrumentation.together import Told
+from otel_promptcache.model import Answer
 from otel_promptcache.providers import native
 
 MAX_BODY: Final = 4 * 2**20
@@ -28,6 +31,8 @@ _NULL: Final = b"null"
 class Reader:
     """Reads usage out of a response body while it passes. No method raises; each is told once."""
 
+    _always: ClassVar[bool] = False
+    """Whether every body is a stream of events to this reader."""
     __slots__ = (
         "_begun",
         "_call",
@@ -44,7 +49,7 @@ class Reader:
 
     def __init__(self, call: Told, content_type: str, encoding: str) -> None:
         self._call = call
-        self._event_stream = EVENT_STREAM in content_type
+        self._event_stream = EVENT_STREAM in content_type or self._always
         self._inflate = inflater(encoding)
         self._parts: list[bytes] = []
         self._size = 0
@@ -270,6 +275,57 @@ def _deflate() -> Callable[[bytes], bytes]:
             return decoder.decompress(chunk)
 
     return inflate
+
+
+# --- Frames of AWS ------------------------------------------------------------------------------------------
+
+_FRAMES: Final = "vnd.amazon.eventstream"
+_PRELUDE: Final = struct.Struct(">III")
+"""Lengths of the whole frame and of its headers, and a checksum; another one, of 4 bytes, ends the frame
+(docs.aws.amazon.com/AmazonS3/latest/API/RESTSelectObjectAppendix.html)."""
+_EXCEPTION: Final = re.compile(rb":exception-type\x07..([\w.]+)", re.DOTALL)
+
+
+class FrameReader(Reader):
+    """Reads the stream of a model on Bedrock: binary frames, with an event in each."""
+
+    __slots__ = ()
+    _always = True
+
+    def _watch(self, chunk: bytes) -> None:
+        self._hold(chunk)
+        body = b"".join(self._parts)
+        self._parts.clear()
+        start = 0
+        while len(body) - start >= _PRELUDE.size:
+            length, headers, _ = _PRELUDE.unpack_from(body, start)
+            if not _PRELUDE.size + headers + 4 <= length <= MAX_BODY:
+                self._read_no_more()
+                return
+            if len(body) - start < length:
+                break
+            payload = start + _PRELUDE.size + headers
+            self._frame(body[start + _PRELUDE.size : payload], body[payload : start + length - 4])
+            start += length
+        self._parts = [body[start:]]
+        self._held = len(body) - start
+
+    def _frame(self, headers: bytes, payload: bytes) -> None:
+        refused = _EXCEPTION.search(headers)
+        if refused is not None:
+            self._call.answered(Answer(None, error_type=refused[1].decode("ascii", "replace")))
+            return
+        document = json.loads(payload)
+        if isinstance(document, dict) and isinstance(document.get("bytes"), str):
+            self._event(base64.b64decode(document["bytes"]))
+
+    def _read(self, lines: bytes) -> None:
+        """Half a frame, at the end of the body, says nothing."""
+
+
+def reader(call: Told, content_type: str, encoding: str) -> Reader:
+    """The reader for a body of this type."""
+    return (FrameReader if _FRAMES in content_type else Reader)(call, content_type, encoding)
 
 
 # --- One chunk fewer ----------------------------------------------------------------------------------------

@@ -13,7 +13,17 @@ from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache
 from typing import Any, Final
 
-from otel_promptcache.instrumentation.reading import ERROR, EVENT_STREAM, TIMINGS, USAGE, Reader, Sieve, known, parsed
+from otel_promptcache.instrumentation.reading import (
+    ERROR,
+    EVENT_STREAM,
+    TIMINGS,
+    USAGE,
+    Reader,
+    Sieve,
+    known,
+    parsed,
+    reader,
+)
 from otel_promptcache.instrumentation.together import Told
 
 # --- The stream in between ----------------------------------------------------------------------------------
@@ -165,7 +175,7 @@ def tap(response: Any, call: Told, *, sifted: bool = False) -> bool:
     streamed = EVENT_STREAM in content_type
     if response.is_closed:
         if streamed:
-            Reader(call, content_type, "").loaded(response.content)
+            reader(call, content_type, "").loaded(response.content)
             if sifted:
                 sieve = Sieve()
                 response._content = sieve.sift(response.content) + sieve.rest()
@@ -173,17 +183,17 @@ def tap(response: Any, call: Told, *, sifted: bool = False) -> bool:
             call.loaded(parsed(response.content))
         return False
     encoding = headers.get("content-encoding", "")
-    reader = Reader(call, content_type, encoding)
+    watching = reader(call, content_type, encoding)
     stream = response.stream
     if sifted and streamed and known(encoding):
-        made = _tapped_class(stream.__class__, Sifted)(stream, reader)
+        made = _tapped_class(stream.__class__, Sifted)(stream, watching)
         made._promptcache_sieve = Sieve(encoding)  # type: ignore[attr-defined]
         made._promptcache_decoding_error = _decoding_error(response)  # type: ignore[attr-defined]
         if encoding:  # the body comes decoded from here on
             del headers["content-encoding"]
         response.stream = made
     else:
-        response.stream = _tapped_class(stream.__class__, Tapped)(stream, reader)
+        response.stream = _tapped_class(stream.__class__, Tapped)(stream, watching)
     return True
 
 
