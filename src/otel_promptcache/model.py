@@ -355,6 +355,8 @@ class Observation:
     """USD that the cache saved, as the provider itself says."""
     operation: str = "chat"
     """``gen_ai.operation.name``."""
+    batch: str = ""
+    """Id of the batch that it is an item of."""
     response_model: str = ""
     response_id: str = ""
     finish_reasons: tuple[str, ...] = ()

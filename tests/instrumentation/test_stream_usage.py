@@ -12,7 +12,7 @@ from typing import Any
 import openai
 import pytest
 
-from otel_promptcache.instrumentation.reading import Sieve
+from otel_promptcache.instrumentation.sieve import Sieve
 
 OM: dict[str, Any] = {"model": "gpt-5.6", "messages": [{"role": "user", "content": "hi"}]}
 INPUT = "gen_ai.client.inference.usage.input_tokens"

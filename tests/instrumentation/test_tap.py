@@ -277,7 +277,7 @@ async def test_the_async_stream_stays_what_it_is(connect, telemetry, http):
 def test_a_stream_of_both_kinds_stays_both(streamed, http):
     """A stream that serves sync and async clients still does."""
     response = streamed([b"{}"], "application/json")
-    assert tap.tap(response, SimpleNamespace(left=lambda: None))
+    assert tap.tap(response, SimpleNamespace(left=lambda: None, items=False))
     assert isinstance(response.stream, http.SyncByteStream)
     assert isinstance(response.stream, http.AsyncByteStream)
 

@@ -25,6 +25,7 @@ from otel_promptcache.instrumentation.platforms import platform_of
 from otel_promptcache.instrumentation.tap import tap
 from otel_promptcache.instrumentation.together import Opener, Together, Told
 from otel_promptcache.providers import dialect_for
+from otel_promptcache.providers.errands import errand_for
 
 _REFUSED: Final = (400, 422)
 """With which providers refuse a field that they do not know."""
@@ -161,10 +162,14 @@ def _enter(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Frame | None:
         return None
     try:
         options = kwargs["options"] if "options" in kwargs else args[1]
-        dialect = dialect_for(options.url) if options.method.lower() == "post" else None
-        if dialect is None or not is_instrumentation_enabled():
+        method, url = options.method.lower(), options.url
+        dialect = dialect_for(url) if method == "post" else None
+        errand = errand_for(method, url) if dialect is None else None
+        if (dialect is None and errand is None) or not is_instrumentation_enabled():
             return Frame(None)
-        return Frame(observer.open(dialect), options)
+        if dialect is not None:
+            return Frame(observer.open(dialect), options)
+        return Frame(observer.run(errand, url) if errand is not None else None)
     except Exception as error:
         observer.trouble("hook", error)
         return None

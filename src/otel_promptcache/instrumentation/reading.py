@@ -1,4 +1,4 @@
-"""Reading what a response says of itself out of bytes that pass by, and leaving one chunk out where we asked for it."""
+"""Reading what a response says of itself out of bytes that pass by."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 
 from otel_promptcache.instrumentation.together import Told
 from otel_promptcache.model import Answer
-from otel_promptcache.providers import native
+from otel_promptcache.providers import errands
 
 MAX_BODY: Final = 4 * 2**20
 """Bytes of a body that is no event stream, or of a single event, that are kept for reading."""
@@ -61,6 +61,11 @@ class Reader:
         self._done = False
         self.idle = False
         """True while a chunk of whole lines without usage or error needs no look."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether the body is read piece by piece, even where it is there already."""
+        return self._event_stream
 
     def feed(self, chunk: bytes) -> None:
         """Bytes as they came over the network."""
@@ -323,64 +328,36 @@ class FrameReader(Reader):
         """Half a frame, at the end of the body, says nothing."""
 
 
+class ItemReader(Reader):
+    """Reads the results of a batch, line by line; any other file not beyond its first line."""
+
+    __slots__ = ()
+    _always = True
+
+    def feed(self, chunk: bytes) -> None:
+        super().feed(chunk)
+        self.idle = False
+
+    def _watch(self, chunk: bytes) -> None:
+        self._hold(chunk)
+        if b"\n" in chunk:
+            lines, _, rest = b"".join(self._parts).rpartition(b"\n")
+            self._parts, self._held = [rest], len(rest)
+            self._read(lines)
+
+    def _read(self, lines: bytes) -> None:
+        for line in lines.split(b"\n"):
+            if line.strip():
+                document = parsed(line)
+                if errands.is_line_of_results(document):
+                    self._call.item(document)  # type: ignore[arg-type]
+                elif self._first:
+                    self._read_no_more()
+                    return
+                self._first = False
+
+
 def reader(call: Told, content_type: str, encoding: str) -> Reader:
     """The reader for a body of this type."""
-    return (FrameReader if _FRAMES in content_type else Reader)(call, content_type, encoding)
-
-
-# --- One chunk fewer ----------------------------------------------------------------------------------------
-
-_END_OF_EVENT: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
-
-
-class Sieve:
-    """Passes an event stream on without the chunk that came only because we asked for usage.
-
-    An event is passed on when it is whole, which is when its reader can do something with it.
-    """
-
-    __slots__ = ("_held", "_inflate")
-
-    def __init__(self, encoding: str = "") -> None:
-        self._inflate = inflater(encoding)
-        self._held = b""
-
-    def sift(self, chunk: bytes) -> bytes:
-        """What of the bytes so far may pass now, decoded. Raises what the decoder raises."""
-        if self._inflate is not None:
-            chunk = self._inflate(chunk)
-        if not self._held and chunk.endswith(b"\n\n") and USAGE not in chunk:
-            return chunk
-        try:
-            return self._sifted(self._held + chunk)
-        except Exception:  # whatever it is, it is the application's
-            held, self._held = self._held, b""
-            return held + chunk
-
-    def _sifted(self, body: bytes) -> bytes:
-        passed, start = [], 0
-        for end in _END_OF_EVENT.finditer(body):
-            event = body[start : end.end()]
-            start = end.end()
-            if not _surplus(event):
-                passed.append(event)
-        self._held = body[start:]
-        if len(self._held) > MAX_BODY:
-            passed.append(self._held)
-            self._held = b""
-        return b"".join(passed)
-
-    def rest(self) -> bytes:
-        """What was left at the end of the body."""
-        rest, self._held = self._held, b""
-        return b"" if _surplus(rest) else rest
-
-
-def _surplus(event: bytes) -> bool:
-    if USAGE not in event:
-        return False
-    data = b"".join(line[5:] for line in event.splitlines() if line.startswith(b"data:"))
-    try:
-        return native.brought_by_asking(json.loads(data))
-    except (ValueError, RecursionError):
-        return False
+    kind = ItemReader if call.items else FrameReader if _FRAMES in content_type else Reader
+    return kind(call, content_type, encoding)

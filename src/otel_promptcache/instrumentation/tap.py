@@ -13,17 +13,8 @@ from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache
 from typing import Any, Final
 
-from otel_promptcache.instrumentation.reading import (
-    ERROR,
-    EVENT_STREAM,
-    TIMINGS,
-    USAGE,
-    Reader,
-    Sieve,
-    known,
-    parsed,
-    reader,
-)
+from otel_promptcache.instrumentation.reading import ERROR, EVENT_STREAM, TIMINGS, USAGE, Reader, known, parsed, reader
+from otel_promptcache.instrumentation.sieve import Sieve
 from otel_promptcache.instrumentation.together import Told
 
 # --- The stream in between ----------------------------------------------------------------------------------
@@ -174,8 +165,9 @@ def tap(response: Any, call: Told, *, sifted: bool = False) -> bool:
     content_type = headers.get("content-type", "")
     streamed = EVENT_STREAM in content_type
     if response.is_closed:
-        if streamed:
-            reader(call, content_type, "").loaded(response.content)
+        watching = reader(call, content_type, "")
+        if watching.streams:
+            watching.loaded(response.content)
             if sifted:
                 sieve = Sieve()
                 response._content = sieve.sift(response.content) + sieve.rest()

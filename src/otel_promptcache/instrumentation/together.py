@@ -7,7 +7,9 @@ from typing import Any, Protocol
 
 from otel_promptcache.model import Answer
 from otel_promptcache.observer import Question, Recorder
+from otel_promptcache.observer.recording import ErrandRecorder
 from otel_promptcache.providers import Dialect
+from otel_promptcache.providers.errands import Errand
 
 
 class Opener(Protocol):
@@ -15,6 +17,10 @@ class Opener(Protocol):
 
     def open(self, dialect: Dialect) -> Told | None:
         """A call that is about to be made, or None when nothing is to be observed."""
+        ...
+
+    def run(self, errand: Errand, path: str) -> Told | None:
+        """A request that carries no prompt, or None when nothing is to be observed."""
         ...
 
     def trouble(self, where: str, error: Exception) -> None: ...
@@ -28,7 +34,12 @@ class Told(Protocol):
     @property
     def observer(self) -> Opener: ...
     @property
-    def recorder(self) -> Recorder | None: ...
+    def items(self) -> bool:
+        """Whether the body is a file of items rather than an answer."""
+        ...
+
+    @property
+    def recorder(self) -> Recorder | ErrandRecorder | None: ...
     @property
     def question(self) -> Question | None:
         """What is to be added to the request, once it has been prepared."""
@@ -39,6 +50,7 @@ class Told(Protocol):
     def refused(self) -> None: ...
     def begun(self, *, streaming: bool) -> None: ...
     def answered(self, answer: Answer) -> None: ...
+    def item(self, line: Mapping[str, Any]) -> None: ...
     def loaded(self, document: object) -> None: ...
     def complete(self) -> None: ...
     def finished(self) -> None: ...
@@ -56,6 +68,10 @@ class Together:
         calls = [call for observer in self._observers if (call := observer.open(dialect)) is not None]
         return Calls(calls) if len(calls) > 1 else calls[0] if calls else None
 
+    def run(self, errand: Errand, path: str) -> Told | None:
+        """The first observer's alone: the others look at prompts."""
+        return self._observers[0].run(errand, path)
+
     def trouble(self, where: str, error: Exception) -> None:
         for observer in self._observers:
             observer.trouble(where, error)
@@ -69,8 +85,10 @@ class Calls:
         self.dialect = calls[0].dialect
         self.observer: Opener = Together([call.observer for call in calls])
 
+    items = False
+
     @property
-    def recorder(self) -> Recorder | None:
+    def recorder(self) -> Recorder | ErrandRecorder | None:
         return self._calls[0].recorder
 
     @property
@@ -96,6 +114,9 @@ class Calls:
     def answered(self, answer: Answer) -> None:
         for call in self._calls:
             call.answered(answer)
+
+    def item(self, line: Mapping[str, Any]) -> None:
+        """No answer to a call has items."""
 
     def loaded(self, document: object) -> None:
         for call in self._calls:

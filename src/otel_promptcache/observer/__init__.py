@@ -21,11 +21,14 @@ from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history import History
 from otel_promptcache.journal import Journal
+from otel_promptcache.observer.batches import Batches
 from otel_promptcache.observer.breaker import Breaker
 from otel_promptcache.observer.call import Call
+from otel_promptcache.observer.errand import ErrandCall
 from otel_promptcache.observer.recording import Recorder, Telemetry
 from otel_promptcache.observer.witness import Question, Witness
 from otel_promptcache.providers import Dialect
+from otel_promptcache.providers.errands import Errand
 from otel_promptcache.settings import Live, Mode, Settings
 from otel_promptcache.worker import Worker
 
@@ -58,6 +61,7 @@ class Observer:
         self.worker = Worker(lambda error: self.trouble("worker", error))
         self.breaker = Breaker()
         self.witness = Witness()
+        self.batches = Batches()
         self.journal = Journal(key, telemetry.changed, _journal_file(live.value))
         self.learned: dict[tuple[str, int], str] = {}
         """Who answers at hosts and ports that nobody has named, as their answers show."""
@@ -109,6 +113,11 @@ class Observer:
             return None
         self.worker.start()
         return Call(self, dialect, settings)
+
+    def run(self, errand: Errand, path: str) -> ErrandCall | None:
+        """A request that carries no prompt, or None when nothing is to be observed."""
+        settings = self.live.current()
+        return None if settings.mode is Mode.OFF else ErrandCall(self, errand, settings, path)
 
     def load_prices(self) -> None:
         """Starts loading price data in the background."""

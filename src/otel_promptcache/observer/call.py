@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import perf_counter, thread_time, time_ns
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from otel_promptcache import diagnosis, paths, pricing
 from otel_promptcache._collection import collecting
-from otel_promptcache.history import Sight, Write
-from otel_promptcache.journal import Where
+from otel_promptcache.history import Sight
 from otel_promptcache.model import (
     Answer,
     Observation,
@@ -17,8 +16,9 @@ from otel_promptcache.model import (
     Scope,
 )
 from otel_promptcache.observer import witness
+from otel_promptcache.observer.afterwards import premium_of, tell_journal
 from otel_promptcache.observer.breaker import GROSS_OVERRUN, STRIKES
-from otel_promptcache.observer.reckoning import chosen, detail, error_kind, fingerprint_of
+from otel_promptcache.observer.reckoning import DETAIL_JOBS, chosen, detail, error_kind, fingerprint_of
 from otel_promptcache.observer.recording import Recorder
 from otel_promptcache.observer.wall import walled
 from otel_promptcache.observer.witness import Question
@@ -30,8 +30,6 @@ from otel_promptcache.settings import Mode, Settings
 if TYPE_CHECKING:
     from otel_promptcache.observer import Observer
 
-DETAIL_JOBS: Final = 64
-"""Jobs that hold text of prompts, at most: line hashes are dispensable, memory is not."""
 MAX_LEARNED: Final = 1_000
 """Hosts whose provider is remembered from their answers."""
 MAX_NAME: Final = 256
@@ -43,7 +41,9 @@ class Call:
 
     __slots__ = (
         "_asked",
+        "_batch",
         "_closed",
+        "_mode",
         "_named",
         "_prompt",
         "_recorder",
@@ -59,10 +59,18 @@ class Call:
         "spent",
     )
 
-    def __init__(self, observer: Observer, dialect: Dialect, settings: Settings) -> None:
+    items: ClassVar[bool] = False
+    """Whether the body is a file of items rather than an answer."""
+
+    def __init__(
+        self, observer: Observer, dialect: Dialect, settings: Settings, *, batch: str = "", mode: Mode | None = None
+    ) -> None:
         self.observer = observer
         self.dialect = dialect
         self.settings = settings
+        self._batch = batch
+        """The batch that it is an item of."""
+        self._mode = mode or settings.mode
         self.spent: dict[str, float] = {}
         """Our own seconds on the caller's thread, by phase, waiting included."""
         self.diagnosing = 0.0
@@ -111,13 +119,14 @@ class Call:
             at=observer.clock(),
         )
         seen.operation = self.dialect.operation
+        seen.batch = self._batch
         self._recorder = observer.telemetry.begin(seen, self._started_ns)
         seen.attribution = self._recorder.attribution
         seen.conversation = seen.attribution.conversation
         self._asked = native.asked(self.dialect.name, body)
         if settings.stream_usage:
             self.question = observer.witness.usage_question(seen, body)
-        if settings.mode is Mode.DIAGNOSE and not observer.breaker.open and chosen(settings.percent):
+        if self._mode is Mode.DIAGNOSE and not observer.breaker.open and chosen(settings.percent):
             self._look_up(body, credential)
 
     def _look_up(self, body: Mapping[str, Any], credential: str) -> None:
@@ -158,6 +167,14 @@ class Call:
             observer.trouble("fingerprint", error)
         finally:
             self.diagnosing = thread_time() - started
+
+    def dated(self, at: float) -> None:
+        """Says when the request was really made, in POSIX seconds: prices have dates."""
+        if self._seen is not None:
+            self._seen.at = at
+
+    def item(self, line: Mapping[str, Any]) -> None:
+        """No answer to a call has items."""
 
     def _sent_again(self) -> None:
         """A span that stood for the first attempt only, and has ended with it, is not where the rest belongs."""
@@ -367,54 +384,19 @@ class Call:
         sight = self._sight
         if sight is None:
             return
-        write = None
-        cost = seen.cost
-        if cost is not None and seen.usage is not None and seen.usage.write:
-            premium = cost.write - seen.usage.write * cost.fresh_price
-            if premium > 0:
-                ttl = max(seen.write_ttls or (), default=300)
-                labels = self._recorder.labels if self._recorder is not None else ()
-                places = self._prompt.breakpoints if self._prompt is not None else ()
-                implied = not any(place.explicit for place in places)
-                write = Write(ttl, seen.at + ttl, float(premium), labels, implied=implied)
+        labels = self._recorder.labels if self._recorder is not None else ()
+        write = premium_of(seen, self._prompt, labels)
         usage = None if seen.error_type else seen.usage
         asked = self.question is not None and not self.question.for_usage
         if seen.response_id and (asked or self._asked is not None):
             self.observer.witness.recorded(seen.response_id)
         self.observer.history.ended(sight, usage, seen.response_id, write)
-        if self.settings.journal:
-            self._journal(seen)
+        if self.settings.journal and self._prompt is not None:
+            link = self._recorder.link if self._recorder is not None else None
+            tell_journal(self.observer, seen, self._prompt, link)
         if self.settings.prompt_map and self._prompt is not None:
             prompt = self._prompt
             self.observer.worker.submit(lambda: self.observer.telemetry.prompt_map(seen, prompt, sight))
-
-    def _journal(self, seen: Observation) -> None:
-        """Has a stable prefix that is new to its route looked at, once the caller has been served."""
-        prompt, print_ = self._prompt, seen.fingerprint
-        if prompt is None or print_ is None or not print_.prefix_id:
-            return
-        observer, said = self.observer, seen.attribution
-        where = Where(said.route, seen.provider, seen.model)
-        digest = print_.sections.rpartition(",messages:")[0]
-        if observer.journal.settled(where, digest, seen.at):
-            return
-        link = self._recorder.link if self._recorder is not None else None
-
-        def look() -> None:
-            try:
-                observer.journal.saw(
-                    where,
-                    digest,
-                    prompt,
-                    now=seen.at,
-                    service=observer.telemetry.service_version,
-                    name=(said.prompt_name, said.prompt_version),
-                    link=link,
-                )
-            except Exception as error:
-                observer.trouble("journal", error)
-
-        observer.worker.submit(look, DETAIL_JOBS)
 
     def _account(self) -> None:
         """Our own time, and what follows when it was too much."""

@@ -44,7 +44,7 @@ class SpanRecorder:
         self._linked = False
         self._parent = parent = context.get_current()
         if self._settings.spans is not Spans.NEVER:
-            if self._settings.spans is Spans.AUTO:
+            if self._settings.spans is Spans.AUTO and not seen.batch:
                 self._owner = telemetry.owners.claim()
             if self._owner is None:
                 self._own = self._start(f"{seen.operation} {seen.model}".rstrip(), parent, _start_attributes(seen))
@@ -224,6 +224,8 @@ def all_attributes(seen: Observation) -> Attributes:
         found[semconv.ROUTE] = said.route
     if said.keys or said.strategy or said.prompt_name:
         found |= attribution_attributes(said)
+    if seen.batch:
+        found[semconv.BATCH_ID] = seen.batch
     if seen.native:
         _tell_witness(found, seen)
     print_ = seen.fingerprint

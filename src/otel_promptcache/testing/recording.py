@@ -24,6 +24,7 @@ from otel_promptcache.instrumentation import hooks, patches
 from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation, Prompt, Scope, Usage
 from otel_promptcache.observer import Observer
+from otel_promptcache.observer.recording import Trip
 from otel_promptcache.providers import BY_NAME
 from otel_promptcache.settings import PREFIX, Live
 from otel_promptcache.snapshot import Prefix
@@ -214,6 +215,9 @@ class _Ear:
             call = Call(len(self.calls) + 1, seen)
             self.calls.append(call)
         return _Recorder(call)
+
+    def errand(self, trip: Trip, started_ns: int) -> None:
+        """Without a prompt there is nothing to record."""
 
     def prompt_map(self, seen: Observation, prompt: Prompt, sight: Sight) -> None: ...
 
