@@ -27,7 +27,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -191,6 +191,19 @@ def anthropic_message(ask: Ask) -> dict[str, Any]:
     }
 
 
+def results(ask: Ask) -> list[bytes]:
+    """Three results of a batch: one of Anthropic's, one of OpenAI's, and one that failed."""
+    ask.model = "claude-sonnet-4-6"
+    succeeded = {"type": "succeeded", "message": anthropic_message(ask)}
+    body = chat_completion(replace(ask, model="gpt-5.6"))
+    lines: list[dict[str, Any]] = [
+        {"custom_id": "a", "result": succeeded},
+        {"custom_id": "b", "response": {"status_code": 200, "body": body}},
+        {"custom_id": "c", "result": {"type": "expired"}},
+    ]
+    return [json.dumps(line).encode() + b"\n" for line in lines]
+
+
 def _has_tool_result(body: dict[str, Any]) -> bool:
     return "tool_result" in json.dumps(body.get("messages"))
 
@@ -325,7 +338,34 @@ _ANSWERS: tuple[tuple[str, Callable[[Ask], dict[str, Any]], Callable[[Ask], Iter
     ("/messages", anthropic_message, anthropic_events),
     ("/chat/completions", chat_completion, chat_events),
     ("/responses", response_object, responses_events),
+    ("/completions", chat_completion, chat_events),
 )
+
+
+def errand(ask: Ask, path: str) -> tuple[str, list[bytes]] | None:
+    """Content type and body for a request that carries no prompt."""
+    plain = "application/json"
+    if path.endswith("/count_tokens"):
+        return plain, [b'{"input_tokens": 5100}']
+    if path.endswith("/batches"):
+        return plain, [json.dumps(BATCH).encode()]
+    if path.endswith(("/results", "/content")):
+        return "application/x-jsonl", results(ask)
+    if "/batches/" in path:
+        ended = {"processing_status": "ended", "results_url": f"/v1/messages/batches/{BATCH['id']}/results"}
+        return plain, [json.dumps(BATCH | ended).encode()]
+    return None
+
+
+def hosted(ask: Ask, path: str) -> tuple[str, list[bytes]] | None:
+    """The same for a platform that has the model in its URL."""
+    if path.endswith(("/invoke", ":rawPredict")):
+        return "application/json", [json.dumps(anthropic_message(ask)).encode()]
+    if path.endswith("/invoke-with-response-stream"):
+        return "application/vnd.amazon.eventstream", [frame(event) for event in anthropic_events(ask)]
+    if path.endswith(":streamRawPredict"):
+        return "text/event-stream; charset=utf-8", list(anthropic_events(ask))
+    return None
 
 
 def answer(ask: Ask) -> tuple[int, str, list[bytes]]:
@@ -345,16 +385,9 @@ def answer(ask: Ask) -> tuple[int, str, list[bytes]]:
     if "empty" in words:
         return 200, plain, [b""]
     path = ask.path.partition("?")[0]
-    if path.endswith("/count_tokens"):
-        return 200, plain, [b'{"input_tokens": 5100}']
-    if path.endswith("/batches"):
-        return 200, plain, [json.dumps(BATCH).encode()]
-    if path.endswith(("/invoke", ":rawPredict")):
-        return 200, plain, [json.dumps(anthropic_message(ask)).encode()]
-    if path.endswith("/invoke-with-response-stream"):
-        return 200, "application/vnd.amazon.eventstream", [frame(event) for event in anthropic_events(ask)]
-    if path.endswith(":streamRawPredict"):
-        return 200, "text/event-stream; charset=utf-8", list(anthropic_events(ask))
+    special = errand(ask, path) or hosted(ask, path)
+    if special is not None:
+        return 200, *special
     for end, whole, events in _ANSWERS:
         if path.endswith(end):
             if not ask.body.get("stream"):
@@ -468,6 +501,9 @@ class Provider:
 def _server(provider: Provider) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.do_POST()
 
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers.get("content-length") or 0))

@@ -210,6 +210,30 @@ class Application:
             self.clients.anthropic.messages.create(stream=True, **asked(number, model="claude-sonnet-4-6+gzip"))
         )
 
+    def call9_text_completion(self, number):
+        return self.clients.openai.completions.with_raw_response.create(
+            model="gpt-5.6", prompt=f"number {number}"
+        ).content
+
+    def call9_count_tokens(self, number):
+        return self.clients.anthropic.messages.count_tokens(
+            model="claude-sonnet-4-6", messages=[{"role": "user", "content": f"number {number}"}]
+        )
+
+    def call9_batch(self, number):
+        batches = self.clients.anthropic.messages.batches
+        batch = batches.create(requests=[{"custom_id": "a", "params": asked(number)}])
+        return [item.custom_id for item in batches.results(batch.id)]
+
+    def call9_file_of_results(self, number):
+        return self.clients.openai.files.content(f"file-{number}").content
+
+    def call9_frames(self, number):
+        body = asked(number, model="claude-sonnet-4-6", stream=True)
+        create = self.clients.anthropic.messages.with_streaming_response.create
+        with create(**body, extra_headers={"x-frames": "1"}) as response:
+            return response.read()
+
     def call_metrics_are_collected(self, _):
         self.telemetry.collect()
 
@@ -233,6 +257,8 @@ def application(connect, provider, http, streamed, observe):
             return http.Response(400, json={"type": "error", "error": error})
         ask.usage = USAGE if "/messages" in ask.path else None
         ask.raw = b""  # answers differ by nothing but the kind of request
+        if "x-frames" in headers:
+            ask.path = "/model/claude-sonnet-4-6/invoke-with-response-stream"
         status, kind, parts, encoding = provider.answers(ask)
         if ask.body.get("stream") and status == 200:
             encoded = {"content_encoding": encoding} if encoding else {}

@@ -271,6 +271,16 @@ def test_what_the_sieve_holds_back(size, newline):
     assert passed == kept
 
 
+@pytest.mark.parametrize("fault", [lambda *_: 1 / 0, lambda *_: None], ids=["raises", "nothing"])
+@pytest.mark.parametrize("way", [create, async_create], ids=lambda way: way.__name__)
+def test_a_sieve_that_fails(way, fault, connect, observe, monkeypatch):
+    """Holds nothing back: the application gets all chunks, at worst the one that was asked for too."""
+    without_us = alike(finished(way, connect(), OM))
+    observe(stream_usage="true")
+    monkeypatch.setattr(Sieve, "sift", fault)
+    assert alike(finished(way, connect(), OM)).startswith(without_us[:-1])
+
+
 def test_what_the_sieve_never_sees_the_end_of():
     """Is passed on all the same."""
     sieve = Sieve()

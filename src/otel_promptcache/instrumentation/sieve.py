@@ -18,16 +18,15 @@ class Sieve:
     An event is passed on when it is whole, which is when its reader can do something with it.
     """
 
-    __slots__ = ("_held", "_inflate")
+    __slots__ = ("_held", "decode")
 
     def __init__(self, encoding: str = "") -> None:
-        self._inflate = inflater(encoding)
+        self.decode = inflater(encoding)
+        """What makes plain bytes of the body's, None where they are plain."""
         self._held = b""
 
     def sift(self, chunk: bytes) -> bytes:
-        """What of the bytes so far may pass now, decoded. Raises what the decoder raises."""
-        if self._inflate is not None:
-            chunk = self._inflate(chunk)
+        """What of the plain bytes so far may pass now."""
         if not self._held and chunk.endswith(b"\n\n") and USAGE not in chunk:
             return chunk
         try:

@@ -125,7 +125,7 @@ class Sifted(Tapped):
             for chunk in chunks:
                 if passed := self._promptcache_sift(chunk):
                     yield passed
-            if rest := self._promptcache_sieve.rest():
+            if rest := self._promptcache_rest():
                 yield rest
         finally:
             chunks.close()  # type: ignore[attr-defined]
@@ -136,16 +136,27 @@ class Sifted(Tapped):
             async for chunk in chunks:
                 if passed := self._promptcache_sift(chunk):
                     yield passed
-            if rest := self._promptcache_sieve.rest():
+            if rest := self._promptcache_rest():
                 yield rest
         finally:
             await chunks.aclose()  # type: ignore[attr-defined]
 
     def _promptcache_sift(self, chunk: bytes) -> bytes:
-        try:
-            return self._promptcache_sieve.sift(chunk)
-        except Exception as error:  # as the HTTP library would have put it, had it decoded the body
-            raise self._promptcache_decoding_error(str(error)) from error
+        sieve = self._promptcache_sieve
+        if sieve.decode is not None:
+            try:
+                chunk = sieve.decode(chunk)
+            except Exception as error:  # as the HTTP library would have put it, had it decoded the body
+                raise self._promptcache_decoding_error(str(error)) from error
+        passed: bytes | None = None
+        with contextlib.suppress(Exception):
+            passed = sieve.sift(chunk)
+        return chunk if passed is None else passed
+
+    def _promptcache_rest(self) -> bytes:
+        with contextlib.suppress(Exception):
+            return self._promptcache_sieve.rest()
+        return b""
 
 
 _BASES: Final = ("SyncByteStream", "AsyncByteStream")
