@@ -338,6 +338,7 @@ _ANSWERS: tuple[tuple[str, Callable[[Ask], dict[str, Any]], Callable[[Ask], Iter
     ("/messages", anthropic_message, anthropic_events),
     ("/chat/completions", chat_completion, chat_events),
     ("/responses", response_object, responses_events),
+    ("/responses/compact", response_object, responses_events),
     ("/completions", chat_completion, chat_events),
 )
 

@@ -213,6 +213,18 @@ def test_frames_that_break(words, provider, observe):
     )
 
 
+def test_frames_that_nobody_reads_to_the_end(provider, observe):
+    """What was counted until then is on the span, which is no error."""
+    client = made("AnthropicBedrock", provider.url)
+    telemetry = observe()
+    stream = create(client, "AnthropicBedrock", stream=True, model=f"{BEDROCK}+hold")
+    next(iter(stream))
+    stream.close()
+    told = telemetry.span.attributes
+    assert (told["gen_ai.usage.input_tokens"], "gen_ai.usage.output_tokens" in told) == (5100, False)
+    assert "error.type" not in told
+
+
 def test_bytes_that_are_no_frames(connect, streamed, observe, quiet):
     """Cost the usage, and nothing else."""
     body = [b"\xff" * 100, b"\x00" * 100]

@@ -231,6 +231,28 @@ def test_left_early(clients, provider, observe, quiet):
     assert telemetry.span.attributes["promptcache.usage.available"] is False
 
 
+async def test_a_task_that_is_canceled(connect, observe, quiet):
+    """While it reads: one call without usage, and no error of ours."""
+    clients = connect()
+    telemetry = observe(stream_usage="true")
+    began = asyncio.Event()
+
+    async def reads():
+        create = clients.async_openai.chat.completions.create
+        async for _ in await create(stream=True, **{**OM, "model": "gpt-5.6+hold"}):
+            began.set()
+
+    task = asyncio.create_task(reads())
+    await began.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await clients.aclose()
+    telemetry.flush()
+    assert telemetry.span.attributes["promptcache.usage.available"] is False
+    assert telemetry.total("promptcache.internal.errors") == 0
+
+
 @pytest.mark.parametrize("words", ["cut", "truncated", "error", "badgzip"])
 @pytest.mark.parametrize("way", [create, async_create], ids=lambda way: way.__name__)
 def test_broken_streams(way, words, connect, observe, quiet):
