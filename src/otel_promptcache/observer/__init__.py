@@ -36,6 +36,8 @@ log = logging.getLogger("otel_promptcache")
 
 MAX_CREDENTIALS: Final = 10_000
 MAX_SAID: Final = 100
+MAX_LEARNED: Final = 1_000
+"""Hosts whose provider is remembered from their answers."""
 _NOT_DIAGNOSIS: Final = frozenset({"pricing", "worker", "tap", "witness", "journal"})
 """Rooms whose errors would not end if diagnosis paused."""
 FIRST_CALL_WAIT: Final = 0.01
@@ -117,7 +119,10 @@ class Observer:
     def run(self, errand: Errand, path: str) -> ErrandCall | None:
         """A request that carries no prompt, or None when nothing is to be observed."""
         settings = self.live.current()
-        return None if settings.mode is Mode.OFF else ErrandCall(self, errand, settings, path)
+        if settings.mode is Mode.OFF:
+            return None
+        self.worker.start()
+        return ErrandCall(self, errand, settings, path)
 
     def load_prices(self) -> None:
         """Starts loading price data in the background."""
@@ -152,6 +157,12 @@ class Observer:
                 self._credentials.clear()
             token = self._credentials[fast] = self.key.token(secret)
         return token
+
+    def learn(self, host: str, port: int, provider: str) -> str:
+        """Remembers who answers at a host, and gives it back."""
+        if len(self.learned) < MAX_LEARNED:
+            self.learned[host, port] = provider
+        return provider
 
     def sweep(self) -> None:
         """Reports writes that ran out unread. Called when metrics are collected."""

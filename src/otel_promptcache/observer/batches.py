@@ -7,6 +7,8 @@ from collections import OrderedDict
 from contextvars import Context
 from typing import Final, NamedTuple
 
+from otel_promptcache._fork import after_fork_in_child
+
 MAX_BATCHES: Final = 1_000
 
 
@@ -33,6 +35,11 @@ class Batches:
         self._lock = threading.Lock()
         self._batches: OrderedDict[str, _Batch] = OrderedDict()
         self._files: OrderedDict[str, str] = OrderedDict()
+        after_fork_in_child(self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        """Another thread may have held it when the process was copied."""
+        self._lock = threading.Lock()
 
     def submitted(self, identity: str, submission: Submission) -> None:
         with self._lock:

@@ -30,8 +30,6 @@ from otel_promptcache.settings import Mode, Settings
 if TYPE_CHECKING:
     from otel_promptcache.observer import Observer
 
-MAX_LEARNED: Final = 1_000
-"""Hosts whose provider is remembered from their answers."""
 MAX_NAME: Final = 256
 """Characters kept of an id, a model's name, an error type: they come over the wire, and go into spans and labels."""
 
@@ -223,7 +221,10 @@ class Call:
         if answer.discount is not None:
             seen.discount = answer.discount
         if answer.provider and answer.provider != seen.provider and not self._named:
-            self._learn(seen, answer.provider)
+            # A host that nobody has named tells by the form of its answer who is there.
+            seen.provider = self.observer.learn(seen.endpoint, seen.port, answer.provider)
+            if self._recorder is not None:
+                self._recorder.renamed(seen)
         if answer.finish_reasons:
             seen.finish_reasons = tuple(reason[:MAX_NAME] for reason in answer.finish_reasons)
         if answer.error_type:
@@ -234,15 +235,6 @@ class Call:
             self._compare(seen)
             if self._recorder is not None:
                 self._recorder.usage(seen)
-
-    def _learn(self, seen: Observation, provider: str) -> None:
-        """An answer from a host that nobody has named tells by its form who answers there."""
-        seen.provider = provider
-        learned = self.observer.learned
-        if len(learned) < MAX_LEARNED:
-            learned[seen.endpoint, seen.port] = provider
-        if self._recorder is not None:
-            self._recorder.renamed(seen)
 
     @walled("response", "response")
     def loaded(self, document: object) -> None:

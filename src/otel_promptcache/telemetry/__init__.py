@@ -149,14 +149,11 @@ class Telemetry:
     # --- what the observer calls ----------------------------------------------------------------------------
 
     def begin(self, seen: Observation, started_ns: int) -> SpanRecorder:
-        if not self._checked:
-            self._checked = True
-            self._first_call()
-        self.bind()
+        self._ready()
         return SpanRecorder(self, seen, started_ns)
 
     def errand(self, trip: Trip, started_ns: int) -> ErrandSpan:
-        self.bind()
+        self._ready()
         return ErrandSpan(self, trip, started_ns)
 
     def errand_ended(self, trip: Trip, where: Context) -> None:
@@ -172,6 +169,12 @@ class Telemetry:
 
     def _errand_took(self, labels: dict[str, Any], seconds: float, where: Context) -> None:
         record(self._duration, seconds, labels, where)
+
+    def _ready(self) -> None:
+        if not self._checked:
+            self._checked = True
+            self._first_call()
+        self.bind()
 
     def _first_call(self) -> None:
         for prepare in self.before_first_call:
