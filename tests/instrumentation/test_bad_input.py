@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any
 
 import pytest
+from openai.resources.responses import Responses
 
 AM: dict[str, Any] = {
     "model": "claude-sonnet-4-6",
@@ -17,6 +18,7 @@ AM: dict[str, Any] = {
     "messages": [{"role": "user", "content": "hi"}],
 }
 OM: dict[str, Any] = {"model": "gpt-5.6", "messages": [{"role": "user", "content": "hi"}]}
+HAS_COMPACT = hasattr(Responses, "compact")
 TM: dict[str, Any] = {"model": "gpt-5.6"}
 RM: dict[str, Any] = {"model": "gpt-5.6", "input": "hi"}
 INPUT = "gen_ai.client.inference.usage.input_tokens"
@@ -314,6 +316,8 @@ def _final(manager):
 @pytest.mark.parametrize(("words", "whole", "anthropic", "openai"), ANSWERS, ids=[row[0] for row in ANSWERS])
 def test_answers(words, whole, anthropic, openai, kind, connect, observe, quiet):
     """Broken, empty, foreign and refused answers: one call and one span each, and what can be known of it."""
+    if kind == "compact" and not HAS_COMPACT:
+        pytest.skip("this openai SDK cannot compact")
     telemetry = same(lambda clients: CALLS[kind](clients, words), connect, observe)
     expected = whole if " " not in kind else anthropic if kind.startswith("anthropic") else openai
     durations = telemetry.points("gen_ai.client.operation.duration")

@@ -154,8 +154,11 @@ def test_compaction(connect, http, observe):
         "output_tokens_details": {"reasoning_tokens": 0},
     }
     answer = {"id": "resp_1", "object": "response.compaction", "created_at": 1, "output": [], "usage": usage}
+    clients = connect(respond=answering(http, answer))
+    if not hasattr(clients.openai.responses, "compact"):
+        pytest.skip("this openai SDK cannot compact")
     telemetry = observe()
-    connect(respond=answering(http, answer)).openai.responses.compact(model="gpt-5.6", input="hi")
+    clients.openai.responses.compact(model="gpt-5.6", input="hi")
     told = telemetry.span.attributes
     assert (told["gen_ai.usage.input_tokens"], told["gen_ai.usage.cache_read.input_tokens"]) == (5000, 3000)
     # 3000 x 0.40 + 1500 x 5 + 500 x 4 + 50 x 20 = 11700
