@@ -30,6 +30,7 @@ def messages():
 
 
 def totals(telemetry):
+    telemetry.flush()
     return telemetry.total(CALLS), telemetry.total(INPUT), telemetry.total(COST)
 
 
@@ -193,6 +194,7 @@ def test_results_of_a_batch_of_another_process(files, observe):
     telemetry = observe()
     with attribute(team="reading"):
         client.files.content("file-out")
+    telemetry.flush()
     assert telemetry.total(CALLS) == 2
     assert {labels.get("promptcache.attr.team") for labels, _ in telemetry.points(CALLS)} == {"reading"}
 
@@ -203,6 +205,7 @@ def test_a_file_that_is_streamed(size, files, observe):
     telemetry = observe()
     with files().files.with_streaming_response.content("file-out") as response:
         read = b"".join(response.iter_bytes(size))
+    telemetry.flush()
     assert read == b"\n".join(LINES) + b"\n"
     assert telemetry.total(CALLS) == 2
 
@@ -224,6 +227,7 @@ def test_other_files(lines, files, observe, quiet):
     without_us = client.files.content("file-out").content
     telemetry = observe()
     assert client.files.content("file-out").content == without_us
+    telemetry.flush()
     assert telemetry.total(CALLS) == 0
     assert telemetry.total("promptcache.internal.errors") == 0
 
@@ -249,6 +253,7 @@ def test_lines_of_any_form(odd, files, observe, quiet):
     client = files([LINES[0], odd, LINES[1]])
     telemetry = observe()
     client.files.content("file-out")
+    telemetry.flush()
     assert telemetry.total(CALLS) == 2
     assert telemetry.total("promptcache.internal.errors") == 0
 

@@ -177,6 +177,9 @@ def tap(response: Any, call: Told, *, sifted: bool = False) -> bool:
     streamed = EVENT_STREAM in content_type
     if response.is_closed:
         watching = reader(call, content_type, "")
+        if call.items:
+            content = response.content
+            return call.later(lambda: watching.loaded(content))
         if watching.streams:
             watching.loaded(response.content)
             if sifted:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from otel_promptcache.model import Answer
 from otel_promptcache.observer import Question, Recorder
+from otel_promptcache.observer.batches import NoItems
 from otel_promptcache.observer.recording import ErrandRecorder
 from otel_promptcache.providers import Dialect
 from otel_promptcache.providers.errands import Errand
@@ -51,6 +52,7 @@ class Told(Protocol):
     def begun(self, *, streaming: bool) -> None: ...
     def answered(self, answer: Answer) -> None: ...
     def item(self, line: Mapping[str, Any]) -> None: ...
+    def later(self, job: Callable[[], None]) -> bool: ...
     def loaded(self, document: object) -> None: ...
     def complete(self) -> None: ...
     def finished(self) -> None: ...
@@ -77,15 +79,13 @@ class Together:
             observer.trouble(where, error)
 
 
-class Calls:
+class Calls(NoItems):
     """One call as several observers see it."""
 
     def __init__(self, calls: Sequence[Told]) -> None:
         self._calls = calls
         self.dialect = calls[0].dialect
         self.observer: Opener = Together([call.observer for call in calls])
-
-    items = False
 
     @property
     def recorder(self) -> Recorder | ErrandRecorder | None:
@@ -114,9 +114,6 @@ class Calls:
     def answered(self, answer: Answer) -> None:
         for call in self._calls:
             call.answered(answer)
-
-    def item(self, line: Mapping[str, Any]) -> None:
-        """No answer to a call has items."""
 
     def loaded(self, document: object) -> None:
         for call in self._calls:

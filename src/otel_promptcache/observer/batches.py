@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from contextvars import Context
-from typing import Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 from otel_promptcache._fork import after_fork_in_child
 
 MAX_BATCHES: Final = 1_000
+
+
+class NoItems:
+    """What a call makes of what is told of the results of batches only."""
+
+    __slots__ = ()
+
+    items: ClassVar[bool] = False
+    """Whether the body is a file of items rather than an answer."""
+
+    def item(self, line: Mapping[str, Any]) -> None:
+        """One line of such a file."""
+
+    def later(self, job: Callable[[], None]) -> bool:
+        """Has a file read that is there already; False where that has been done by now."""
+        job()
+        return False
 
 
 class Submission(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import perf_counter, thread_time, time_ns
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_promptcache import diagnosis, paths, pricing
 from otel_promptcache._collection import collecting
@@ -17,6 +17,7 @@ from otel_promptcache.model import (
 )
 from otel_promptcache.observer import witness
 from otel_promptcache.observer.afterwards import premium_of, tell_journal
+from otel_promptcache.observer.batches import NoItems
 from otel_promptcache.observer.breaker import GROSS_OVERRUN, STRIKES
 from otel_promptcache.observer.reckoning import DETAIL_JOBS, chosen, detail, error_kind, fingerprint_of
 from otel_promptcache.observer.recording import Recorder
@@ -34,7 +35,7 @@ MAX_NAME: Final = 256
 """Characters kept of an id, a model's name, an error type: they come over the wire, and go into spans and labels."""
 
 
-class Call:
+class Call(NoItems):
     """One logical call to a provider, retries included. Told of events; finished exactly once."""
 
     __slots__ = (
@@ -56,9 +57,6 @@ class Call:
         "settings",
         "spent",
     )
-
-    items: ClassVar[bool] = False
-    """Whether the body is a file of items rather than an answer."""
 
     def __init__(
         self, observer: Observer, dialect: Dialect, settings: Settings, *, batch: str = "", mode: Mode | None = None
@@ -170,9 +168,6 @@ class Call:
         """Says when the request was really made, in POSIX seconds: prices have dates."""
         if self._seen is not None:
             self._seen.at = at
-
-    def item(self, line: Mapping[str, Any]) -> None:
-        """No answer to a call has items."""
 
     def _sent_again(self) -> None:
         """A span that stood for the first attempt only, and has ended with it, is not where the rest belongs."""

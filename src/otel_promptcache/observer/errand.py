@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from time import perf_counter, time_ns
 from typing import TYPE_CHECKING, Any, Final
@@ -43,6 +43,8 @@ class ErrandCall:
         self._trip: Trip | None = None
         self._told: ErrandRecorder | None = None
         self._submission: Submission | None = None
+        self._reader: Submission | None = None
+        """Whose the items are where nobody knows who submitted them."""
         self._platform = ""
         self._closed = False
 
@@ -67,6 +69,8 @@ class ErrandCall:
         if self.errand.kind is Kind.SUBMIT:
             self._submission = Submission(copy_context(), self.observer.clock())
             self._trip.requests = errands.submitted(body)
+        if self.items:
+            self._reader = Submission(copy_context(), self.observer.clock())
         self._trip.batch = self.errand.subject[:MAX_NAME]
         if self.errand.kind is not Kind.LOOK:
             self._told = self.observer.telemetry.errand(self._trip, self._started_ns)
@@ -110,13 +114,23 @@ class ErrandCall:
         if found is None or trip is None or self._told is None or not batches.count(subject, found.custom_id):
             return
         trip.items = (trip.items or 0) + 1
-        submission = batches.submission(subject) or Submission(copy_context(), self.observer.clock())
+        submission = batches.submission(subject) or self._reader
+        assert submission is not None
         call = Call(self.observer, found.dialect, self.settings, batch=subject[:MAX_NAME], mode=Mode.TOKENS)
         body = {"model": found.answer.model}
         submission.context.copy().run(call.prepared, body, trip.endpoint, trip.port, "", self._platform)
         call.dated(submission.at)
         call.answered(found.answer)
         call.finished()
+
+    def later(self, job: Callable[[], None]) -> bool:
+        """A file may have items by the ten thousand: they are counted when the caller has been served."""
+        if self._trip is not None:
+            self._trip.duration = perf_counter() - self._started
+        if self.observer.worker.submit(job):
+            return True
+        job()
+        return False
 
     @walled("response", "response")
     def finished(self) -> None:
@@ -138,5 +152,5 @@ class ErrandCall:
         self._closed = True
         if self._told is not None and self._trip is not None:
             self._trip.error_type = error_type
-            self._trip.duration = perf_counter() - self._started
+            self._trip.duration = self._trip.duration or perf_counter() - self._started
             self._told.end(self._trip)
