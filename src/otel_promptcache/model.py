@@ -245,6 +245,10 @@ class Answer(NamedTuple):
     error_type: str = ""
     """Set when the body is an error although the HTTP status is not."""
     finish_reasons: tuple[str, ...] = ()
+    provider: str = ""
+    """Who it looks like it is from, where the endpoint's host does not tell."""
+    discount: float | None = None
+    """USD that the cache saved, as the provider itself says."""
 
 
 class Cost(NamedTuple):
@@ -360,6 +364,12 @@ class Observation:
     native_asked_by: str = ""
     """Who asked for the provider's verdict, where it was asked for."""
     agreement: Agreement | None = None
+    discount: float | None = None
+    """USD that the cache saved, as the provider itself says."""
+    operation: str = "chat"
+    """``gen_ai.operation.name``."""
+    batch: str = ""
+    """Id of the batch that it is an item of."""
     response_model: str = ""
     response_id: str = ""
     finish_reasons: tuple[str, ...] = ()

@@ -58,7 +58,14 @@ def _field(
 
 # --- Names that the GenAI, server and error conventions define -------------------------------------------------
 
-OPERATION: Final = _field("gen_ai.operation.name", "string", "What was asked for: `chat`.", "span, metric", "low")
+OPERATION: Final = _field(
+    "gen_ai.operation.name",
+    "string",
+    "What was asked for: `chat`, `text_completion`; `count_tokens`, `create_batch`, "
+    "`fetch_response`, which are not calls.",
+    "span, metric",
+    "low",
+)
 PROVIDER: Final = _field(
     "gen_ai.provider.name", "string", "Who answered, by the conventions.", "span, metric, ledger", "low"
 )
@@ -211,12 +218,27 @@ NATIVE_AGREEMENT: Final = _field(
     "span, metric, ledger",
     "low",
 )
+NATIVE_DISCOUNT: Final = _field(
+    "promptcache.native.cache_discount", "double", "USD that the cache saved, as OpenRouter itself says."
+)
 NATIVE_VERDICT: Final = _field(
     "promptcache.native.verdict",
     "string",
     "The provider's verdict as one word: its reason, else its type.",
     "metric",
     "low",
+)
+BATCH_ID: Final = _field(
+    "promptcache.batch.id",
+    "string",
+    "Id of the batch, or of the file of its results: of an item, and of submitting or reading it.",
+)
+BATCH_REQUESTS: Final = _field("promptcache.batch.requests", "int", "Requests that a batch was submitted with.", "span")
+BATCH_ITEMS: Final = _field(
+    "promptcache.batch.items", "int", "Items of a batch whose cost was counted in this reading of its results.", "span"
+)
+COUNTED_TOKENS: Final = _field(
+    "promptcache.counted.tokens", "int", "What a request to count tokens was answered; nothing was used.", "span"
 )
 SCHEMA_VERSION: Final = _field(
     "promptcache.schema", "int", "Version of these meanings.", "span, ledger, prompt map", "low"

@@ -60,9 +60,9 @@ UNTOLD = {
     # Contained, and not counted in promptcache.internal.errors.
     "instrumentation/hooks.py:Frame.leave": "contained by the hook itself, which does nothing but contain",
     "instrumentation/hooks.py:_enter": "the same",
-    "instrumentation/tap.py:Reader.complete": "contained by the stream itself, which does nothing but contain",
-    "instrumentation/tap.py:Reader.feed": "the same",
-    "instrumentation/tap.py:Reader.left": "called by destructors, where nothing may be told",
+    "instrumentation/reading.py:Reader.complete": "contained by the stream itself, which does nothing but contain",
+    "instrumentation/reading.py:Reader.feed": "the same",
+    "instrumentation/reading.py:Reader.left": "called by destructors, where nothing may be told",
     "observer/call.py:Call.left": "the same",
     "_collection.py:collecting": "the same",
     "worker.py:Worker.hand_over": "the same",
@@ -211,6 +211,30 @@ class Application:
             self.clients.anthropic.messages.create(stream=True, **asked(number, model="claude-sonnet-4-6+gzip"))
         )
 
+    def call9_text_completion(self, number):
+        return self.clients.openai.completions.with_raw_response.create(
+            model="gpt-5.6", prompt=f"number {number}"
+        ).content
+
+    def call9_count_tokens(self, number):
+        return self.clients.anthropic.messages.count_tokens(
+            model="claude-sonnet-4-6", messages=[{"role": "user", "content": f"number {number}"}]
+        )
+
+    def call9_batch(self, number):
+        batches = self.clients.anthropic.messages.batches
+        batch = batches.create(requests=[{"custom_id": "a", "params": asked(number)}])
+        return [item.custom_id for item in batches.results(batch.id)]
+
+    def call9_file_of_results(self, number):
+        return self.clients.openai.files.content(f"file-{number}").content
+
+    def call9_frames(self, number):
+        body = asked(number, model="claude-sonnet-4-6", stream=True)
+        create = self.clients.anthropic.messages.with_streaming_response.create
+        with create(**body, extra_headers={"x-frames": "1"}) as response:
+            return response.read()
+
     def call_metrics_are_collected(self, _):
         self.telemetry.collect()
 
@@ -234,6 +258,8 @@ def application(connect, provider, http, streamed, observe):
             return http.Response(400, json={"type": "error", "error": error})
         ask.usage = USAGE if "/messages" in ask.path else None
         ask.raw = b""  # answers differ by nothing but the kind of request
+        if "x-frames" in headers:
+            ask.path = "/model/claude-sonnet-4-6/invoke-with-response-stream"
         status, kind, parts, encoding = provider.answers(ask)
         if ask.body.get("stream") and status == 200:
             encoded = {"content_encoding": encoding} if encoding else {}
@@ -473,6 +499,7 @@ def test_the_functions_are_found(trial):
         "history/__init__.py",
         "history/memory.py",
         "instrumentation/hooks.py",
+        "instrumentation/reading.py",
         "instrumentation/tap.py",
         "observer/__init__.py",
         "observer/call.py",

@@ -551,6 +551,7 @@ def test_calls_made_by_a_middleware(connect, telemetry, quiet):
     outer.messages.create(**AM)
     assert not current()
     spans = {span.name: span for span in telemetry.spans}
+    assert spans.pop("count_tokens claude-sonnet-4-6").attributes["promptcache.counted.tokens"] == 5100
     assert set(spans) == {"chat claude-sonnet-4-6", "chat gpt-5.6", "chat claude-opus-4-6"}
     assert [spans[name].attributes[TOKENS] for name in sorted(spans)] == [5100, 5100, 5000]
     assert telemetry.total("promptcache.calls") == 3

@@ -15,15 +15,20 @@ import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar, Token
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from opentelemetry import context, trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
-from otel_promptcache.instrumentation.asking import Asked, of_a_platform
+from otel_promptcache.instrumentation.asking import Asked
+from otel_promptcache.instrumentation.platforms import platform_of
 from otel_promptcache.instrumentation.tap import tap
 from otel_promptcache.instrumentation.together import Opener, Together, Told
 from otel_promptcache.providers import dialect_for
+from otel_promptcache.providers.errands import errand_for
+
+_REFUSED: Final = (400, 422)
+"""With which providers refuse a field that they do not know."""
 
 _frame: ContextVar[Frame | None] = ContextVar("otel_promptcache_frame", default=None)
 
@@ -72,10 +77,12 @@ Again = tuple[tuple[Any, ...], Mapping[str, Any]] | Literal[False] | None
 class Frame:
     """One run of an SDK's ``request``: the call it makes, if it is one of ours, and what to undo at its end."""
 
-    __slots__ = ("_attached", "_heard", "_token", "asked", "call", "silent", "tapped")
+    __slots__ = ("_attached", "_heard", "_token", "asked", "call", "given", "silent", "tapped")
 
-    def __init__(self, call: Told | None) -> None:
+    def __init__(self, call: Told | None, given: Any = None) -> None:
         self.call = call
+        self.given = given
+        """The request's options as the SDK's caller gave them."""
         self.tapped = False
         self._heard: Any = None
         """The response whose head was looked at last: SDKs show us refused ones at several places."""
@@ -86,6 +93,11 @@ class Frame:
         self._attached: Any = None
         # Requests that carry no prompt have a frame too: within a middleware they hide the outer call.
         self._token: Token[Frame | None] = _frame.set(self)
+
+    @property
+    def sifted(self) -> bool:
+        """Whether the response has a chunk that only our question brought."""
+        return self.asked is not None and self.asked.question.for_usage
 
     def attach(self, span: trace.Span) -> None:
         """Makes our span current until the request returns, for spans below it and for propagation."""
@@ -161,10 +173,14 @@ def _enter(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Frame | None:
         return None
     try:
         options = kwargs["options"] if "options" in kwargs else args[1]
-        dialect = dialect_for(options.url) if options.method.lower() == "post" else None
-        if dialect is None or not is_instrumentation_enabled():
+        method, url = options.method.lower(), options.url
+        dialect = dialect_for(url) if method == "post" else None
+        errand = errand_for(method, url) if dialect is None else None
+        if (dialect is None and errand is None) or not is_instrumentation_enabled():
             return Frame(None)
-        return Frame(observer.open(dialect))
+        if dialect is not None:
+            return Frame(observer.open(dialect), options)
+        return Frame(observer.run(errand, url) if errand is not None else None)
     except Exception as error:
         observer.trouble("hook", error)
         return None
@@ -177,7 +193,7 @@ def _left(
     with contextlib.suppress(Exception):  # an exception that is not the SDK's may have anything of that name
         frame.hear(getattr(error, "response", None))
     asked = getattr(frame, "asked", None)
-    if asked is not None and getattr(error, "status_code", None) == 400:
+    if asked is not None and getattr(error, "status_code", None) in _REFUSED:
         frame.asked, frame.silent = None, True
         again: Again = None
         try:
@@ -260,7 +276,7 @@ def build_request(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, .
         if frame is not None and frame.call is not None:
             try:
                 options = kwargs["options"] if "options" in kwargs else args[0]
-                _prepared(frame, frame.call, made, options)
+                _prepared(frame, frame.call, instance, made, options)
                 if frame.call.question is not None and not frame.silent:
                     made = _asking(frame, frame.call, instance, options, wrapped, args, kwargs) or made
             except Exception as error:
@@ -270,16 +286,25 @@ def build_request(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, .
     return made
 
 
-def _prepared(frame: Frame, call: Told, made: Any, options: Any) -> None:
+_IN_THE_URL: Final = ("model", "stream")
+"""What clients for Bedrock and Vertex AI move from the body to the URL."""
+
+
+def _prepared(frame: Frame, call: Told, client: Any, made: Any, options: Any) -> None:
     body = options.json_data
     extra = getattr(options, "extra_json", None)
     if not isinstance(body, Mapping):
         body = {}
     if extra:
         body = {**body, **extra}
+    if "model" not in body:
+        given = getattr(frame.given, "json_data", None)
+        if isinstance(given, Mapping):
+            body = {**{name: given[name] for name in _IN_THE_URL if name in given}, **body}
     url, headers = made.url, made.headers
     credential = next(filter(None, map(headers.get, call.dialect.credentials)), "")
-    call.prepared(body, url.host, url.port or (443 if url.scheme == "https" else 80), credential)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    call.prepared(body, url.host, port, credential, platform_of(client))
     own = call.recorder.own if call.recorder is not None else None
     if isinstance(own, trace.Span):
         frame.attach(own)
@@ -296,7 +321,7 @@ def _asking(
 ) -> Any:
     """The request with the question that the call has, None where it stays as it is."""
     question = call.question
-    if question is None or of_a_platform(type(client)):
+    if question is None or (platform_of(client) and not question.asking.on_platforms):
         call.unasked()
         return None
     try:
@@ -321,7 +346,7 @@ def process_response(wrapped: Callable[..., Any], instance: Any, args: tuple[Any
                 response = kwargs.get("response")
                 # A client with middleware hands refused attempts in too; the call goes on with the next one.
                 if response is not None and response.is_success:
-                    frame.tapped = tap(response, frame.call)
+                    frame.tapped = tap(response, frame.call, sifted=frame.sifted)
             except Exception as error:
                 frame.call.observer.trouble("tap", error)
             try:

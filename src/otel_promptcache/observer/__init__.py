@@ -21,12 +21,15 @@ from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history import History
 from otel_promptcache.journal import Journal
+from otel_promptcache.observer.batches import Batches
 from otel_promptcache.observer.breaker import Breaker
 from otel_promptcache.observer.call import Call
+from otel_promptcache.observer.errand import ErrandCall
 from otel_promptcache.observer.pricelist import PriceList
 from otel_promptcache.observer.recording import Recorder, Telemetry
 from otel_promptcache.observer.witness import Question, Witness
 from otel_promptcache.providers import Dialect
+from otel_promptcache.providers.errands import Errand
 from otel_promptcache.settings import Live, Mode, Settings
 from otel_promptcache.worker import Worker
 
@@ -34,6 +37,8 @@ log = logging.getLogger("otel_promptcache")
 
 MAX_CREDENTIALS: Final = 10_000
 MAX_SAID: Final = 100
+MAX_LEARNED: Final = 1_000
+"""Hosts whose provider is remembered from their answers."""
 _NOT_DIAGNOSIS: Final = frozenset({"pricing", "worker", "tap", "witness", "journal", "limits"})
 """Rooms whose errors would not end if diagnosis paused."""
 FIRST_CALL_WAIT: Final = 0.01
@@ -59,7 +64,10 @@ class Observer:
         self.worker = Worker(lambda error: self.trouble("worker", error))
         self.breaker = Breaker()
         self.witness = Witness()
+        self.batches = Batches()
         self.journal = Journal(key, telemetry.changed, _journal_file(live.value))
+        self.learned: dict[tuple[str, int], str] = {}
+        """Who answers at hosts and ports that nobody has named, as their answers show."""
         self.errors: Counter[str] = Counter()
         self._said: set[tuple[str, str]] = set()
         self._unpriced: set[tuple[str, str]] = set()
@@ -110,6 +118,14 @@ class Observer:
         self.worker.start()
         return Call(self, dialect, settings)
 
+    def run(self, errand: Errand, path: str) -> ErrandCall | None:
+        """A request that carries no prompt, or None when nothing is to be observed."""
+        settings = self.live.current()
+        if settings.mode is Mode.OFF:
+            return None
+        self.worker.start()
+        return ErrandCall(self, errand, settings, path)
+
     def load_prices(self) -> None:
         """Starts loading price data in the background."""
         settings = self.live.current()
@@ -149,6 +165,12 @@ class Observer:
                 self._credentials.clear()
             token = self._credentials[fast] = self.key.token(secret)
         return token
+
+    def learn(self, host: str, port: int, provider: str) -> str:
+        """Remembers who answers at a host, and gives it back."""
+        if len(self.learned) < MAX_LEARNED:
+            self.learned[host, port] = provider
+        return provider
 
     def sweep(self) -> None:
         """Reports writes that ran out unread. Called when metrics are collected."""

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_promptcache import diagnosis, paths, pricing
 from otel_promptcache._collection import collected, collecting
-from otel_promptcache.history import Sight, Write
-from otel_promptcache.journal import Where
+from otel_promptcache.history import Sight
 from otel_promptcache.model import Answer, Observation, Prompt, Scope
 from otel_promptcache.observer import witness
+from otel_promptcache.observer.afterwards import premium_of, tell_journal
+from otel_promptcache.observer.batches import NoItems
 from otel_promptcache.observer.breaker import GROSS_OVERRUN, STRIKES
-from otel_promptcache.observer.reckoning import chosen, describe, error_kind, fingerprint_of
+from otel_promptcache.observer.reckoning import DETAIL_JOBS, chosen, describe, error_kind, fingerprint_of
 from otel_promptcache.observer.recording import Recorder
 from otel_promptcache.observer.wall import walled
 from otel_promptcache.observer.witness import Question
-from otel_promptcache.providers import Dialect, limits, native, provider_for
+from otel_promptcache.providers import Dialect, limits, native
+from otel_promptcache.providers.endpoints import provider_at
 from otel_promptcache.providers.limits import Header
 from otel_promptcache.providers.rules import rules_for
 from otel_promptcache.settings import Mode, Settings
@@ -25,19 +27,20 @@ from otel_promptcache.settings import Mode, Settings
 if TYPE_CHECKING:
     from otel_promptcache.observer import Observer
 
-DETAIL_JOBS: Final = 64
-"""Jobs that hold text of prompts, at most: line hashes are dispensable, memory is not."""
 REFUSED: Final = 429
 MAX_NAME: Final = 256
 """Characters kept of an id, a model's name, an error type: they come over the wire, and go into spans and labels."""
 
 
-class Call:
+class Call(NoItems):
     """One logical call to a provider, retries included. Told of events; finished exactly once."""
 
     __slots__ = (
         "_asked",
+        "_batch",
         "_closed",
+        "_mode",
+        "_named",
         "_prompt",
         "_recorder",
         "_seen",
@@ -52,10 +55,15 @@ class Call:
         "spent",
     )
 
-    def __init__(self, observer: Observer, dialect: Dialect, settings: Settings) -> None:
+    def __init__(
+        self, observer: Observer, dialect: Dialect, settings: Settings, *, batch: str = "", mode: Mode | None = None
+    ) -> None:
         self.observer = observer
         self.dialect = dialect
         self.settings = settings
+        self._batch = batch
+        """The batch that it is an item of."""
+        self._mode = mode or settings.mode
         self.spent: dict[str, float] = {}
         """Our own seconds on the caller's thread, by phase, waiting included."""
         self.diagnosing = 0.0
@@ -68,6 +76,8 @@ class Call:
         self._prompt: Prompt | None = None
         self._sight: Sight | None = None
         self._closed = False
+        self._named = ""
+        """Who answers, where that is known before the answer."""
         self._asked: str | None = None
         """The response that the application itself asks the provider to compare with; empty where it only opts in."""
         self.question: Question | None = None
@@ -81,29 +91,35 @@ class Call:
     # --- events, in the order of a happy call ---------------------------------------------------------------
 
     @walled("request", "request")
-    def prepared(self, body: Mapping[str, Any], host: str, port: int, credential: str) -> None:
-        """The final body is about to be serialised (first attempt) or sent again (later ones)."""
+    def prepared(self, body: Mapping[str, Any], host: str, port: int, credential: str, platform: str = "") -> None:
+        """The final body is about to be serialised (first attempt) or sent again (later ones). ``platform``: the
+        provider that the client itself is made for, where it is made for one."""
         if self._seen is not None:
             self._seen.attempts += 1
             self._sent_again()
             return
         observer, settings = self.observer, self.settings
         model = body.get("model")
+        self._named = platform or provider_at(host, port, settings.provider_hosts)
         seen = self._seen = Observation(
             call_id=observer.next_id(),
             dialect=self.dialect.name,
-            provider=provider_for(host, self.dialect),
+            provider=self._named or observer.learned.get((host, port)) or self.dialect.provider,
             endpoint=host,
             port=port,
             model=model[:MAX_NAME] if isinstance(model, str) else "",
             stream=body.get("stream") is True,
             at=observer.clock(),
         )
+        seen.operation = self.dialect.operation
+        seen.batch = self._batch
         self._recorder = observer.telemetry.begin(seen, self._started_ns)
         seen.attribution = self._recorder.attribution
         seen.conversation = seen.attribution.conversation
         self._asked = native.asked(self.dialect.name, body)
-        if settings.mode is Mode.DIAGNOSE and not observer.breaker.open and chosen(settings.percent):
+        if settings.stream_usage:
+            self.question = observer.witness.usage_question(seen, body)
+        if self._mode is Mode.DIAGNOSE and not observer.breaker.open and chosen(settings.percent):
             self._look_up(body, credential)
 
     def _look_up(self, body: Mapping[str, Any], credential: str) -> None:
@@ -119,7 +135,9 @@ class Call:
             seen.conversation = seen.conversation or prompt.conversation_id
             if not prompt.segments:
                 return
-            scope = Scope(seen.provider, seen.endpoint, observer.credential(credential), prompt.model, prompt.cache_key)
+            # What is learned of a host comes too late for its first request, whose prefix the next ones are to find.
+            provider = self._named or self.dialect.provider
+            scope = Scope(provider, seen.endpoint, observer.credential(credential), prompt.model, prompt.cache_key)
             sight = observer.history.sent(
                 prompt,
                 scope,
@@ -132,7 +150,7 @@ class Call:
             self._prompt, self._sight = prompt, sight
             if sight.previous is not None:
                 seen.gap = seen.at - sight.previous.at
-            if self.settings.native_diagnostics and self._asked is None:
+            if self.settings.native_diagnostics and self._asked is None and self.question is None:
                 self.question = observer.witness.question(seen, sight, self.settings)
             if sight.fresh:
                 observer.worker.submit(lambda: describe(observer.history, prompt, sight), DETAIL_JOBS)
@@ -140,6 +158,11 @@ class Call:
             observer.trouble("fingerprint", error)
         finally:
             self.diagnosing = thread_time() - started - (collected() - others)
+
+    def dated(self, at: float) -> None:
+        """Says when the request was really made, in POSIX seconds: prices have dates."""
+        if self._seen is not None:
+            self._seen.at = at
 
     def _sent_again(self) -> None:
         """A span that stood for the first attempt only, and has ended with it, is not where the rest belongs."""
@@ -196,6 +219,13 @@ class Call:
             seen.response_model = answer.model[:MAX_NAME]
         if answer.native:
             seen.native = answer.native
+        if answer.discount is not None:
+            seen.discount = answer.discount
+        if answer.provider and answer.provider != seen.provider and not self._named:
+            # A host that nobody has named tells by the form of its answer who is there.
+            seen.provider = self.observer.learn(seen.endpoint, seen.port, answer.provider)
+            if self._recorder is not None:
+                self._recorder.renamed(seen)
         if answer.finish_reasons:
             seen.finish_reasons = tuple(reason[:MAX_NAME] for reason in answer.finish_reasons)
         if answer.error_type:
@@ -343,53 +373,19 @@ class Call:
         sight = self._sight
         if sight is None:
             return
-        write = None
-        cost = seen.cost
-        if cost is not None and seen.usage is not None and seen.usage.write:
-            premium = seen.usage.write * (cost.write_price - cost.fresh_price)
-            if premium > 0:
-                ttl = max(seen.write_ttls or (), default=300)
-                labels = self._recorder.labels if self._recorder is not None else ()
-                places = self._prompt.breakpoints if self._prompt is not None else ()
-                implied = not any(place.explicit for place in places)
-                write = Write(ttl, seen.at + ttl, float(premium), labels, implied=implied)
+        labels = self._recorder.labels if self._recorder is not None else ()
+        write = premium_of(seen, self._prompt, labels)
         usage = None if seen.error_type else seen.usage
-        if seen.response_id and (self.question is not None or self._asked is not None):
+        asked = self.question is not None and not self.question.for_usage
+        if seen.response_id and (asked or self._asked is not None):
             self.observer.witness.recorded(seen.response_id)
         self.observer.history.ended(sight, usage, seen.response_id, write)
-        if self.settings.journal:
-            self._journal(seen)
+        if self.settings.journal and self._prompt is not None:
+            link = self._recorder.link if self._recorder is not None else None
+            tell_journal(self.observer, seen, self._prompt, link)
         if self.settings.prompt_map and self._prompt is not None:
             prompt = self._prompt
             self.observer.worker.submit(lambda: self.observer.telemetry.prompt_map(seen, prompt, sight))
-
-    def _journal(self, seen: Observation) -> None:
-        """Has a stable prefix that is new to its route looked at, once the caller has been served."""
-        prompt, print_ = self._prompt, seen.fingerprint
-        if prompt is None or print_ is None or not print_.prefix_id:
-            return
-        observer, said = self.observer, seen.attribution
-        where = Where(said.route, seen.provider, seen.model)
-        digest = print_.sections.rpartition(",messages:")[0]
-        if observer.journal.settled(where, digest, seen.at):
-            return
-        link = self._recorder.link if self._recorder is not None else None
-
-        def look() -> None:
-            try:
-                observer.journal.saw(
-                    where,
-                    digest,
-                    prompt,
-                    now=seen.at,
-                    service=observer.telemetry.service_version,
-                    name=(said.prompt_name, said.prompt_version),
-                    link=link,
-                )
-            except Exception as error:
-                observer.trouble("journal", error)
-
-        observer.worker.submit(look, DETAIL_JOBS)
 
     def _account(self) -> None:
         """Our own time, and what follows when it was too much."""

@@ -11,6 +11,9 @@ from otel_promptcache.fingerprint import SHORT, HashKey
 from otel_promptcache.history import History, Sight
 from otel_promptcache.model import Fingerprint, Prompt
 
+DETAIL_JOBS: Final = 64
+"""Jobs that hold text of prompts, at most: line hashes are dispensable, memory is not."""
+
 _ERROR_KIND: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 
 

@@ -7,8 +7,9 @@ asked. A host that refuses the question is remembered and not asked again.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from otel_promptcache.history import Sent, Sight
 from otel_promptcache.model import Diagnosis, Observation, Section
@@ -23,11 +24,22 @@ MAX_HOSTS: Final = 1_000
 class Question(NamedTuple):
     """What is added to a request. ``previous_id`` is empty where the request only opts in."""
 
+    asking: native.Asking
     dialect: str
     host: str
-    previous_id: str
-    header: str
+    previous_id: str = ""
+    header: str = ""
     """A value of ``anthropic-beta``, or empty."""
+
+    @property
+    def for_usage(self) -> bool:
+        """Whether the question is for the usage of a stream, and not for a verdict."""
+        return self.asking is native.STREAM_USAGE
+
+    @property
+    def value(self) -> str | bool | None:
+        """What the field is set to."""
+        return True if self.for_usage else self.previous_id or None
 
 
 class _Stage(IntEnum):
@@ -64,7 +76,15 @@ class Witness:
             previous_id = ""
         if not previous_id and not asking.opts_in:
             return None
-        return Question(dialect, seen.endpoint, previous_id, asking.beta if stage is _Stage.WITH_HEADER else "")
+        header = asking.beta if stage is _Stage.WITH_HEADER else ""
+        return Question(asking, dialect, seen.endpoint, previous_id, header)
+
+    def usage_question(self, seen: Observation, body: Mapping[str, Any]) -> Question | None:
+        """How to ask a stream for its usage; None where it comes anyway, or the host has refused."""
+        dialect, host = seen.dialect, seen.endpoint
+        if not native.lacks_usage(dialect, seen.provider, body) or (dialect, host) in self._stages:
+            return None
+        return Question(native.STREAM_USAGE, dialect, host)
 
     def recorded(self, response_id: str) -> None:
         """Notes a response that later ones can be compared with."""
@@ -75,7 +95,7 @@ class Witness:
     def refused(self, question: Question) -> None:
         """A host did not take a question. Where a beta header may be what it missed, it is asked once more with it."""
         if len(self._stages) < MAX_HOSTS:
-            untried = native.ASKING[question.dialect].beta and not question.header
+            untried = question.asking.beta and not question.header
             self._stages[question.dialect, question.host] = _Stage.WITH_HEADER if untried else _Stage.NOT
 
 

@@ -28,6 +28,7 @@ _PROVIDER_IDS: Final[dict[str, str]] = {
     "gcp.gemini": "google",
     "x_ai": "x-ai",
     "mistral_ai": "mistral",
+    "moonshot_ai": "moonshotai",
 }
 _LISTED_FIELDS: Final[dict[str, str]] = {
     # Fields of genai-prices, and what they are called here.

@@ -190,6 +190,17 @@ def count(value: object) -> int | None:
     return value if type(value) is int and 0 <= value <= MAX_COUNT else None
 
 
+WRITE_CLASSES: Final = ((300, "ephemeral_5m_input_tokens"), (3600, "ephemeral_1h_input_tokens"))
+"""Lifetimes in seconds of what Anthropic writes, and the fields of ``cache_creation`` that count it. Gateways that
+speak the dialects of OpenAI pass them on."""
+
+
+def written_by_lifetime(split: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    """Tokens by lifetime of a ``cache_creation`` object."""
+    told = [(ttl, count(split.get(field))) for ttl, field in WRITE_CLASSES]
+    return tuple([(ttl, tokens) for ttl, tokens in told if tokens is not None])
+
+
 def mapping(value: object) -> Mapping[str, Any]:
     """The value if it is a mapping, else an empty one: missing levels read as missing fields."""
     return value if isinstance(value, dict) else {}

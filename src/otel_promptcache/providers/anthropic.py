@@ -30,11 +30,14 @@ from otel_promptcache.providers._wire import (
     parameter,
     string,
     text_of,
+    written_by_lifetime,
 )
-from otel_promptcache.providers.rules import HOUR, MINUTE, TTL_SECONDS
+from otel_promptcache.providers.endpoints import provider_by
+from otel_promptcache.providers.rules import MINUTE, TTL_SECONDS
 
 name: Final = "anthropic"
 provider: Final = "anthropic"
+operation: Final = "chat"
 credentials: Final = ("x-api-key", "authorization")
 
 _TEXT: Final = frozenset({"text"})
@@ -55,7 +58,6 @@ _DEFAULTS: Final[dict[str, object]] = {
     "speed": "standard",
 }
 
-_WRITE_CLASSES: Final = ((5 * MINUTE, "ephemeral_5m_input_tokens"), (HOUR, "ephemeral_1h_input_tokens"))
 _BEFORE_MESSAGES: Final = frozenset({"tool_choice", "thinking", "output_config", "output_format"})
 
 
@@ -222,9 +224,7 @@ def usage(raw: object) -> Usage | None:
     write = count(fields.get("cache_creation_input_tokens"))
     by_ttl: tuple[tuple[int, int], ...] = ()
     if "cache_creation" in fields:
-        split = mapping(fields["cache_creation"])
-        told = [(ttl, count(split.get(field))) for ttl, field in _WRITE_CLASSES]
-        by_ttl = tuple([(ttl, tokens) for ttl, tokens in told if tokens is not None])
+        by_ttl = written_by_lifetime(mapping(fields["cache_creation"]))
     if write is None and by_ttl:
         write = sum(tokens for _, tokens in by_ttl)
     tools = mapping(fields["server_tool_use"]) if "server_tool_use" in fields else {}
@@ -282,6 +282,7 @@ def answer(document: Mapping[str, Any]) -> Answer:
         string(document.get("model")),
         _native(document),
         finish_reasons=(stop,) if (stop := string(document.get("stop_reason"))) else (),
+        provider=provider_by(document),
     )
 
 

@@ -16,6 +16,7 @@ from otel_promptcache.providers._wire import Builder, as_list, count, mapping, s
 
 name: Final = "gemini"
 provider: Final = "gcp.gemini"
+operation: Final = "generate_content"
 credentials: Final = ("x-goog-api-key", "authorization")
 
 _CAPITAL: Final = re.compile(r"(?<!^)([A-Z])")

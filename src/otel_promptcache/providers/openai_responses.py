@@ -8,9 +8,11 @@ from typing import Any, Final
 from otel_promptcache.model import Answer, Breakpoint, Kind, Prompt, Section, Segment, Usage
 from otel_promptcache.providers import _openai
 from otel_promptcache.providers._wire import Builder, as_list, count, mapping, string, text_of
+from otel_promptcache.providers.endpoints import provider_by
 
 name: Final = "openai_responses"
 provider: Final = _openai.provider
+operation: Final = "chat"
 credentials: Final = _openai.credentials
 
 _TEXT: Final = frozenset({"input_text", "output_text", "text"})
@@ -29,8 +31,8 @@ _EPHEMERAL: Final = frozenset({"id", "status"})
 
 
 def handles(path: str) -> bool:
-    """Whether a request path creates a response (and not ``/responses/{id}`` or ``/compact``)."""
-    return path.endswith("/responses")
+    """Whether a request path creates a response or compacts a conversation (and not ``/responses/{id}``)."""
+    return path.endswith(("/responses", "/responses/compact"))
 
 
 def prompt(body: Mapping[str, Any]) -> Prompt:
@@ -175,6 +177,7 @@ def answer(document: Mapping[str, Any]) -> Answer:
         _native(document),
         error_type,
         reasons,
+        provider_by(document),
     )
 
 

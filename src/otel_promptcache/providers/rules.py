@@ -136,6 +136,24 @@ def _gemini(models: str, minimum: int, explicit_minimum: int, *, known: bool = T
     )
 
 
+def _automatic(provider: str, source: str, *, granule: int = 1) -> Rules:
+    """A hosted provider that reads any common prefix where it can and states neither a minimum nor a lifetime. The
+    granule is that of recorded answers."""
+    return Rules(
+        provider,
+        r"",
+        Matching.PREFIX,
+        0,
+        source,
+        "2026-11",
+        granule=granule,
+        ttl=5 * MINUTE,
+        ttl_certain=False,
+        reliable=False,
+        lifetime_stated=False,
+    )
+
+
 ROWS: Final[tuple[Rules, ...]] = (
     # Anthropic: minimum cacheable length differs by model; everything else is alike.
     _anthropic(r"(opus|sonnet|haiku)-5-5|fable-5-2", 512, "litellm model map 1.109.1 (third party)"),
@@ -203,6 +221,9 @@ ROWS: Final[tuple[Rules, ...]] = (
         ttl=2 * HOUR,
         reliable=False,
     ),
+    _automatic("x_ai", "docs.x.ai/developers/advanced-api-usage/prompt-caching"),
+    _automatic("mistral_ai", "docs.mistral.ai/inference/conversations/advanced/prompt-caching", granule=16),
+    _automatic("zai", "recorded answers of api.z.ai"),
     # Self-hosted engines: one cache for everybody, and no lifetime but the room there is.
     Rules(
         "vllm",
@@ -259,9 +280,34 @@ ROWS: Final[tuple[Rules, ...]] = (
 )
 
 
+_PLATFORMS: Final[dict[str, str]] = {
+    # Who hosts the models of others, and whose rules hold where the model's name tells nothing: a deployment on Azure
+    # may have any name.
+    "azure.ai.openai": "openai",
+    "aws.bedrock": "",
+    "gcp.vertex_ai": "",
+    "openrouter": "",
+}
+_FAMILIES: Final = (
+    (re.compile(r"claude"), "anthropic"),
+    (re.compile(r"gemini"), "gcp.gemini"),
+    (re.compile(r"deepseek"), "deepseek"),
+    (re.compile(r"grok"), "x_ai"),
+    (re.compile(r"gpt-\d|chatgpt|codex|(^|[/.])o[134]\b"), "openai"),
+)
+
+
+def _maker(provider: str, model: str) -> str:
+    """Whose rules a provider's models follow: on a platform those of the model's maker."""
+    if provider not in _PLATFORMS:
+        return provider
+    return next((maker for name, maker in _FAMILIES if name.search(model)), _PLATFORMS[provider])
+
+
 @lru_cache(maxsize=512)
 def rules_for(provider: str, model: str) -> Rules:
     """The row for a provider (``gen_ai.provider.name``) and model name; never fails."""
+    provider = _maker(provider, model)
     for row in ROWS:
         if row.provider in ("", provider) and re.search(row.models, model):
             return row

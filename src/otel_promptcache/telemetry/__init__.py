@@ -21,11 +21,12 @@ from opentelemetry.context import Context, get_current  # by name: our own modul
 from otel_promptcache import attribution, semconv
 from otel_promptcache._version import __version__
 from otel_promptcache.advice import Advisor, Finding
-from otel_promptcache.fingerprint import SHORT, Chain, HashKey
+from otel_promptcache.fingerprint import SHORT, HashKey
 from otel_promptcache.history import Sight, Write
 from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation, Prompt
 from otel_promptcache.observer import witness
+from otel_promptcache.observer.recording import Trip
 from otel_promptcache.providers.limits import Measure, reads_count
 from otel_promptcache.providers.rules import TTL_NAMES
 from otel_promptcache.semconv import Metric
@@ -40,8 +41,10 @@ from otel_promptcache.telemetry.context import (
     hear_no_more,
     hear_of_unsampled,
 )
-from otel_promptcache.telemetry.counters import OPERATION, Labels, label_attributes, label_names, record
+from otel_promptcache.telemetry.counters import Labels, label_attributes, label_names, record
+from otel_promptcache.telemetry.errands import ErrandSpan
 from otel_promptcache.telemetry.ledger import ledger_attributes
+from otel_promptcache.telemetry.maps import base_of, marks_of
 from otel_promptcache.telemetry.spans import Attributes, SpanRecorder, advice_attributes, change_attributes
 
 if TYPE_CHECKING:
@@ -151,11 +154,32 @@ class Telemetry:
     # --- what the observer calls ----------------------------------------------------------------------------
 
     def begin(self, seen: Observation, started_ns: int) -> SpanRecorder:
+        self._ready()
+        return SpanRecorder(self, seen, started_ns)
+
+    def errand(self, trip: Trip, started_ns: int) -> ErrandSpan:
+        self._ready()
+        return ErrandSpan(self, trip, started_ns)
+
+    def errand_ended(self, trip: Trip, where: Context) -> None:
+        """Records how long a request took that carries no prompt. It is no call: nothing else counts it."""
+        labels = {
+            semconv.OPERATION: trip.operation,
+            semconv.PROVIDER: trip.provider,
+            semconv.REQUEST_MODEL: trip.model,
+            semconv.ERROR_TYPE: trip.error_type,
+        }
+        told = {name: value for name, value in labels.items() if value}
+        self.pending.add(self._errand_took, told, trip.duration, where)
+
+    def _errand_took(self, labels: dict[str, Any], seconds: float, where: Context) -> None:
+        record(self._duration, seconds, labels, where)
+
+    def _ready(self) -> None:
         if not self._checked:
             self._checked = True
             self._first_call()
         self.bind()
-        return SpanRecorder(self, seen, started_ns)
 
     def _first_call(self) -> None:
         for prepare in self.before_first_call:
@@ -240,7 +264,7 @@ class Telemetry:
             ours = seen.diagnosis.reason
             self.table.add_native(row, ours.value if ours else "", witness.label(seen.native), seen.agreement.value)
         labels = label_attributes(row)
-        labels[semconv.OPERATION] = OPERATION
+        labels[semconv.OPERATION] = seen.operation
         if self.live.value.token_usage_metric and seen.usage is not None:
             for kind, tokens in (("input", seen.usage.input_total), ("output", seen.usage.output)):
                 if tokens is not None:
@@ -249,7 +273,7 @@ class Telemetry:
             labels[semconv.STATUS] = seen.diagnosis.status.value
         if seen.first_chunk is not None:
             record(self._first_chunk, seen.first_chunk, labels, where)
-        if seen.duration is not None and not owned_elsewhere:
+        if seen.duration is not None and not owned_elsewhere and not seen.batch:
             if seen.error_type:
                 labels = labels | {semconv.ERROR_TYPE: seen.error_type}
             record(self._duration, seen.duration, labels, where)
@@ -306,8 +330,8 @@ class Telemetry:
 
     def prompt_map(self, seen: Observation, prompt: Prompt, sight: Sight) -> None:
         """The prompt as packed segments, as a delta to the request it shares most with."""
-        marks = _marks((place.length, place.ttl) for place in prompt.breakpoints)
-        base, shared = _base(self._key, sight, marks)
+        marks = marks_of((place.length, place.ttl) for place in prompt.breakpoints)
+        base, shared = base_of(self._key, sight, marks)
         packed = bytearray()
         room = MAX_MAP_BYTES * 3 // 4 // _MAP_SEGMENT
         rest = list(enumerate(sight.infos, 1))[shared:]
@@ -361,20 +385,3 @@ def _context_of(link: Link | None) -> Context:
         return Context()
     ids = trace.SpanContext(link.trace_id, link.span_id, is_remote=False, trace_flags=trace.TraceFlags(1))
     return trace.set_span_in_context(trace.NonRecordingSpan(ids), Context())
-
-
-def _marks(places: Iterable[tuple[int, int]]) -> dict[int, int]:
-    """Breakpoints as a map has them: the lifetime in minutes, by the length of the prefix in front."""
-    return {length: min(255, max(1, ttl // 60)) for length, ttl in places}
-
-
-def _base(key: HashKey, sight: Sight, marks: Mapping[int, int]) -> tuple[Chain | None, int]:
-    """The chain of the earlier prompt a map is a delta to, and how many leading segments they share, with marks."""
-    previous = sight.previous
-    if previous is None:
-        return None, 0
-    before = _marks((node.length, ttl) for node, ttl in previous.breakpoints)
-    moved = [length for length in marks.keys() | before.keys() if marks.get(length) != before.get(length)]
-    shared = min(sight.shared, *(length - 1 for length in moved)) if moved else sight.shared
-    chain = previous.path().chain(key) if shared else None
-    return (chain, shared) if chain is not None else (None, 0)  # forgotten since

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 MAX_LABEL_VALUES: Final = 100
 COST_CLASSES: Final = ("read", "write", "uncached", "output")
-OPERATION: Final = "chat"
 
 _TAKES_CONTEXT: Final = "context" in inspect.signature(Histogram.record).parameters
 """Whether the API is new enough (1.30) to be told which span an exemplar is of."""
@@ -62,7 +61,7 @@ class Table:
     def clear(self) -> None:
         """Begins anew, with a lock that nobody holds."""
         self.lock = threading.RLock()
-        self.rows: dict[tuple[Labels, str, str, str], Row] = {}
+        self.rows: dict[tuple[Labels, str, str, str, str], Row] = {}
         self._unread: dict[tuple[Labels, str], float] = {}
         self._errors: dict[str, int] = {}
         self._native: dict[tuple[Labels, str, str, str], int] = {}
@@ -72,7 +71,7 @@ class Table:
         verdict, usage, cost = seen.diagnosis, seen.usage, seen.cost
         status = verdict.status.value if verdict is not None else ""
         reason = verdict.reason.value if verdict is not None and verdict.reason is not None else ""
-        key = (labels, status, reason, "text" if seen.text_only else "unknown")
+        key = (labels, status, reason, "text" if seen.text_only else "unknown", seen.operation)
         with self.lock:
             row = self.rows.get(key)
             if row is None:
@@ -120,12 +119,12 @@ class Table:
         """One counter: the rows summed over every label it does not have."""
         sums: dict[tuple[Labels, tuple[str, ...]], float] = {}
         with self.lock:
-            for (labels, status, reason, modality), row in self.rows.items():
+            for (labels, status, reason, modality, operation), row in self.rows.items():
                 known = {
                     semconv.STATUS: status,
                     semconv.REASON: reason,
                     semconv.TOKEN_MODALITY: modality,
-                    semconv.OPERATION: OPERATION,
+                    semconv.OPERATION: operation,
                 }
                 key = (labels, tuple(known[label] for label in extra))
                 sums[key] = sums.get(key, 0) + getattr(row, name)
@@ -138,7 +137,7 @@ class Table:
         """Money by token class, for calls whose price is known."""
         sums: dict[tuple[Labels, str], float] = {}
         with self.lock:
-            for (labels, _, _, _), row in self.rows.items():
+            for (labels, *_), row in self.rows.items():
                 if row.priced:
                     for kind in COST_CLASSES:
                         sums[labels, kind] = sums.get((labels, kind), 0.0) + getattr(row, f"cost_{kind}")

@@ -16,7 +16,7 @@ from otel_promptcache.providers.limits import Header
 from otel_promptcache.providers.rules import TTL_NAMES
 from otel_promptcache.settings import Spans
 from otel_promptcache.telemetry.context import scope_name
-from otel_promptcache.telemetry.counters import OPERATION, label_attributes
+from otel_promptcache.telemetry.counters import label_attributes
 
 if TYPE_CHECKING:
     from otel_promptcache.telemetry import Telemetry
@@ -46,10 +46,10 @@ class SpanRecorder:
         self._linked = False
         self._parent = parent = context.get_current()
         if self._settings.spans is not Spans.NEVER:
-            if self._settings.spans is Spans.AUTO:
+            if self._settings.spans is Spans.AUTO and not seen.batch:
                 self._owner = telemetry.owners.claim()
             if self._owner is None:
-                self._own = self._start(f"{OPERATION} {seen.model}".rstrip(), parent, _start_attributes(seen))
+                self._own = self._start(f"{seen.operation} {seen.model}".rstrip(), parent, _start_attributes(seen))
         self.span = self._owner or self._own
         self.context = trace.set_span_in_context(self.span, parent) if self.span is not None else parent
         self.attribution = telemetry.attribution_of(self._owner, self._settings)
@@ -85,6 +85,11 @@ class SpanRecorder:
         if newer is not None:
             self.span = self._owner = newer
             self.context = trace.set_span_in_context(newer, self._parent)
+
+    def renamed(self, seen: Observation) -> None:
+        self.labels = self._telemetry.labels_of(seen, self.attribution, self._settings)
+        if self._own is not None:
+            self._own.set_attribute(semconv.PROVIDER, seen.provider)
 
     def usage(self, seen: Observation) -> None:
         owner = self._owner
@@ -139,7 +144,7 @@ class SpanRecorder:
 def _start_attributes(seen: Observation) -> Attributes:
     """What is known before the request: head samplers see these."""
     found: Attributes = {
-        semconv.OPERATION: OPERATION,
+        semconv.OPERATION: seen.operation,
         semconv.PROVIDER: seen.provider,
         semconv.REQUEST_MODEL: seen.model,
         semconv.SERVER_ADDRESS: seen.endpoint,
@@ -225,6 +230,8 @@ def all_attributes(seen: Observation) -> Attributes:
         found[semconv.ROUTE] = said.route
     if said.keys or said.strategy or said.prompt_name:
         found |= attribution_attributes(said)
+    if seen.batch:
+        found[semconv.BATCH_ID] = seen.batch
     if seen.native:
         _tell_witness(found, seen)
     print_ = seen.fingerprint
@@ -277,6 +284,8 @@ def _tell_witness(found: Attributes, seen: Observation) -> None:
 
 def _tell_money(found: Attributes, seen: Observation) -> None:
     """What the call cost; nothing where the price is not known."""
+    if seen.discount is not None:
+        found[semconv.NATIVE_DISCOUNT] = seen.discount
     cost = seen.cost
     if cost is None:
         return

@@ -24,6 +24,7 @@ from otel_promptcache.instrumentation import hooks, patches
 from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation, Prompt, Scope, Usage
 from otel_promptcache.observer import Observer
+from otel_promptcache.observer.recording import Trip
 from otel_promptcache.providers import BY_NAME
 from otel_promptcache.providers.limits import Header
 from otel_promptcache.settings import PREFIX, Live
@@ -216,6 +217,9 @@ class _Ear:
             self.calls.append(call)
         return _Recorder(call)
 
+    def errand(self, trip: Trip, started_ns: int) -> None:
+        """Without a prompt there is nothing to record."""
+
     def prompt_map(self, seen: Observation, prompt: Prompt, sight: Sight) -> None: ...
 
     def trouble(self, where: str) -> None: ...
@@ -282,6 +286,8 @@ class _Recorder:
     def limits(self, headers: Sequence[Header], at: float) -> None: ...
 
     def sent_again(self) -> None: ...
+
+    def renamed(self, seen: Observation) -> None: ...
 
     def usage(self, seen: Observation) -> None: ...
 
