@@ -24,6 +24,7 @@ from otel_promptcache.instrumentation.asking import Asked, of_a_platform
 from otel_promptcache.instrumentation.tap import tap
 from otel_promptcache.instrumentation.together import Opener, Together, Told
 from otel_promptcache.providers import dialect_for
+from otel_promptcache.telemetry.context import candidates
 
 _frame: ContextVar[Frame | None] = ContextVar("otel_promptcache_frame", default=None)
 
@@ -151,7 +152,8 @@ def _enter(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Frame | None:
     try:
         options = kwargs["options"] if "options" in kwargs else args[1]
         dialect = dialect_for(options.url) if options.method.lower() == "post" else None
-        if dialect is None or not is_instrumentation_enabled():
+        if dialect is None or not (is_instrumentation_enabled() or candidates()):
+            # Whoever has a span for the call may want no other below it: we write on that one, and make none.
             return Frame(None)
         return Frame(observer.open(dialect))
     except Exception as error:

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakSet
 
 from opentelemetry import baggage, metrics, trace
 from opentelemetry.context import Context, get_current  # by name: our own module is called context too
@@ -29,6 +28,7 @@ from otel_promptcache.semconv import Metric
 from otel_promptcache.settings import Live, Settings
 from otel_promptcache.telemetry import listening
 from otel_promptcache.telemetry.context import (
+    Known,
     Owners,
     Watcher,
     conversation_in_context,
@@ -76,7 +76,7 @@ _COUNTERS: Final = (
 _SPAN_ONLY: Final = (semconv.HIT_RATIO, semconv.COST_SAVING, semconv.FINISH_REASONS, semconv.REQUEST_MAX_TOKENS)
 """Left out of the ledger, whose records are to be small: the first two follow from other fields."""
 
-_watched: Final[WeakSet[Any]] = WeakSet()
+_watched: Final = Known()
 """Tracer providers that have our watcher: a processor cannot be taken back."""
 
 
