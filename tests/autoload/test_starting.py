@@ -201,6 +201,7 @@ class Application:
         }
         if not events.NAMED:  # the SDKs of that time set up logs only where asked to
             self.environment["OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED"] = "true"
+            self.environment["OTEL_LOGS_EXPORTER"] = "otlp"
 
     def run(
         self,

@@ -18,6 +18,8 @@ from otel_promptcache import semconv
 
 _LLM_OPERATIONS: Final = frozenset({"chat", "text_completion", "generate_content", "responses"})
 _ENTRY_ROUTES: Final = ("http.route", "messaging.destination.name", "celery.task_name")
+NATIVE_SCOPE: Final = "com.anthropic.sdk"
+"""Scope of the spans that the anthropic SDK emits itself. It records no metrics, and no usage of raw streams."""
 _MOST_CONSUMED: Final = 8192
 """Claimed spans that are remembered."""
 _TASK: Final = "run/"
@@ -64,7 +66,7 @@ class Watcher:
             if kind is SpanKind.SERVER or kind is SpanKind.CONSUMER:
                 _outer.set(_entry.get())
                 _entry.set(span)
-            elif scope_name(span) != semconv.SCOPE and is_llm(span):
+            elif scope_name(span) != semconv.SCOPE and is_llm(span) and is_instrumentation_enabled():
                 _around.set((span, trace.get_current_span(parent_context), _newest.get()))
                 _newest.set(span)
         except Exception:  # noqa: S110
@@ -184,12 +186,15 @@ class Owners:
 def candidates() -> list[Span]:
     """Open spans of others that may stand for a call which is made now.
 
-    Where instrumentation is suppressed, one that was begun before: what begins later may never be exported.
+    Where instrumentation is suppressed, one that was begun before: what begins later may never be exported. The SDK's
+    own span does not heed it.
     """
-    newest = _newest.get()
+    newest, current = _newest.get(), trace.get_current_span()
+    if not is_instrumentation_enabled() and (newest is not None or scope_name(current).startswith(NATIVE_SCOPE)):
+        current = trace.INVALID_SPAN
     return [
         span
-        for span in ((trace.get_current_span(), newest) if is_instrumentation_enabled() else (newest,))
+        for span in (current, newest)
         if span is not None
         and span is not trace.INVALID_SPAN
         and scope_name(span) != semconv.SCOPE

@@ -14,7 +14,7 @@ from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation
 from otel_promptcache.providers.rules import TTL_NAMES
 from otel_promptcache.settings import Spans
-from otel_promptcache.telemetry.context import scope_name, within_another
+from otel_promptcache.telemetry.context import NATIVE_SCOPE, scope_name, within_another
 from otel_promptcache.telemetry.counters import OPERATION, label_attributes
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ _SHORT: Final = 256
 _SIZE_OF_NUMBER: Final = 22
 _SIZE_OF_REST: Final = 8
 """Bytes of an attribute beside name and value."""
-NATIVE_SCOPE: Final = "com.anthropic.sdk"
-"""Scope of the spans that the anthropic SDK emits itself. It records no metrics, and no usage of raw streams."""
 
 COMPANION: Final = "promptcache"
 """How the name of a span begins that stands beside somebody else's for the same call."""
