@@ -23,6 +23,16 @@ test: .venv/dev.stamp ## Run the tests (PYTEST_ARGS="-k name" for some)
 matrix: ## Run the tests of the hooks on all versions (ROWS="oldest newest" for some)
 	@$(PYTHON) scripts/matrix.py $(PYTEST_ARGS) $(ROWS)
 
+PEERS ?= all
+
+.PHONY: neighbours
+neighbours: .venv/dev.stamp ## Run the tests beside other instrumentations (PEERS="openllmetry" for some)
+	PROMPTCACHE_NEIGHBOURS="$(PEERS)" .venv/bin/pytest -m neighbours $(PYTEST_ARGS)
+
+.PHONY: coexistence
+coexistence: .venv/dev.stamp ## Print how we stand beside each of them (docs/coexistence.md)
+	@.venv/bin/python scripts/coexistence.py $(filter-out all,$(PEERS))
+
 .PHONY: lint
 lint: .venv/dev.stamp ## Check style, types and the direction of imports
 	.venv/bin/ruff check
