@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -423,3 +424,36 @@ def test_an_sdk_that_breaks_while_it_is_imported(in_a_process):
         print(error)
     """
     assert in_a_process(script, "raise RuntimeError('of the SDK')") == ["of the SDK"]
+
+
+@pytest.mark.parametrize("name", ["OpenAI", "AsyncOpenAI"])
+def test_a_wrapper_of_somebody_else_on_what_a_client_inherits(name, observe, connect):
+    """Put there before us it holds the function below our hook: it is wrapped in turn, and given back."""
+    owner, calls = getattr(openai, name), []
+    base = vars(openai._base_client.SyncAPIClient if name == "OpenAI" else openai._base_client.AsyncAPIClient)[
+        "request"
+    ]
+
+    def theirs(wrapped, instance, args, kwargs):
+        calls.append(1)
+        return wrapped(*args, **kwargs)
+
+    owner.request = put = wrapt.FunctionWrapper(base, theirs)
+    try:
+        for seen in (1, 2):  # again, after stopping
+            telemetry = observe()
+            clients = connect()
+            if name == "OpenAI":
+                clients.openai.chat.completions.create(**OM)
+            else:
+                asyncio.run(_closing(clients))
+            assert (len(calls), len(telemetry.spans)) == (seen, 1)
+            otel_promptcache.uninstrument()
+            assert vars(owner)["request"] is put
+    finally:
+        del owner.request
+
+
+async def _closing(clients):
+    await clients.async_openai.chat.completions.create(**OM)
+    await clients.aclose()
