@@ -109,7 +109,7 @@ LATE = {
     # Whose spans cannot be told to stand for a call when it is made.
     "openllmetry": ("responses",),
     "traceai": ("messages", "chat", "responses"),
-    "openlit": ("messages_helper",),
+    "openlit": ("messages_helper", "responses"),
 }
 
 
