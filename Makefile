@@ -19,6 +19,20 @@ test: .venv/dev.stamp ## Run the tests (PYTEST_ARGS="-k name" for some)
 	@scripts/debian-packages.sh
 	.venv/bin/pytest $(PYTEST_ARGS)
 
+.PHONY: matrix
+matrix: ## Run the tests of the hooks on all versions (ROWS="oldest newest" for some)
+	@$(PYTHON) scripts/matrix.py $(PYTEST_ARGS) $(ROWS)
+
+PEERS ?= all
+
+.PHONY: neighbours
+neighbours: .venv/dev.stamp ## Run the tests beside other instrumentations (PEERS="openllmetry" for some)
+	PROMPTCACHE_NEIGHBOURS="$(PEERS)" .venv/bin/pytest -m neighbours $(PYTEST_ARGS)
+
+.PHONY: coexistence
+coexistence: .venv/dev.stamp ## Print how we stand beside each of them (docs/coexistence.md)
+	@.venv/bin/python scripts/coexistence.py $(filter-out all,$(PEERS))
+
 .PHONY: lint
 lint: .venv/dev.stamp ## Check style, types and the direction of imports
 	.venv/bin/ruff check
@@ -32,7 +46,7 @@ bench: .venv/dev.stamp ## Measure our own time a call
 
 .PHONY: clean
 clean: ## Remove everything that make has built
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .environments build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/created.stamp:

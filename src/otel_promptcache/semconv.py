@@ -115,6 +115,8 @@ ERROR_TYPE: Final = _field(
 )
 SERVICE_VERSION: Final = "service.version"
 """Of the resource; the journal says which one changed a prefix."""
+EVENT_NAME: Final = "event.name"
+"""Where APIs before 1.35 have the name of an event, which later ones have as a field of the log record."""
 RESEND_COUNT: Final = _field("http.request.resend_count", "int", "Attempts after the first.", cardinality="low")
 
 # --- Ours: verdict ------------------------------------------------------------------------------------------

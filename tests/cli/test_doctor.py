@@ -709,12 +709,6 @@ class TestSettings:
         assert found.level is Level.PROBLEM
         assert found.advice == "OTEL_PROMPTCACHE_LEDGER?"
 
-    def test_a_ledger_that_cannot_be_written(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """An OpenTelemetry that knows no events is too old for it."""
-        monkeypatch.setenv("OTEL_PROMPTCACHE_LEDGER", "true")
-        monkeypatch.setattr(_doctor_settings, "_knows_events", lambda: False)
-        assert "newer opentelemetry-api" in self.section()["OTEL_PROMPTCACHE_LEDGER"].text
-
     @pytest.mark.parametrize("content", [None, "mode = ", "\xff"])
     def test_an_unreadable_file(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None) -> None:
         """Missing, no TOML, no text."""

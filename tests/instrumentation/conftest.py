@@ -682,6 +682,16 @@ def clients(connect: Callable[..., Clients]) -> Clients:
 # --- What telemetry says ------------------------------------------------------------------------------------
 
 
+def event_name(record: Any) -> str:
+    """The name of an event, where APIs before 1.35 have it too."""
+    return getattr(record, "event_name", None) or (record.attributes or {}).get("event.name", "")
+
+
+def fields(record: Any) -> dict[str, Any]:
+    """What an event says."""
+    return {name: value for name, value in (record.attributes or {}).items() if name != "event.name"}
+
+
 class Telemetry:
     """Everything that was exported since ``instrument()``."""
 
@@ -750,7 +760,7 @@ class Telemetry:
         """Attributes of the log records of one event."""
         self.flush()
         records = [item.log_record for item in self._records.get_finished_logs()]
-        return [dict(record.attributes or {}) for record in records if record.event_name == name]
+        return [fields(record) for record in records if event_name(record) == name]
 
     def everything(self) -> str:
         """All that was exported, as one text."""

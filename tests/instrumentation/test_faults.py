@@ -372,7 +372,8 @@ class Lines(logging.Handler):
         self.lines = []
 
     def emit(self, record):
-        self.lines.append(f"{record.name}: {record.getMessage()}")
+        if record.name != "opentelemetry.attributes":  # older SDKs say each time that a value has another type
+            self.lines.append(f"{record.name}: {record.getMessage()}")
 
 
 ENTERED = {}
@@ -524,6 +525,7 @@ def test_the_functions_are_found(trial):
     assert [name for name in made_on_the_way if "<locals>" not in name] == []
     assert {name for name in OUTSIDE if name not in map(place, trial.codes)} <= {
         "instrumentation/tap.py:Tapped.__getattr__",  # asked for by some versions of the SDKs only
+        "telemetry/context.py:Watcher._on_ending",  # asked for by later versions of the OpenTelemetry SDK
         "worker.py:Worker._run",  # entered once, before the run
         "_collection.py:_told",  # entered when the interpreter thinks fit
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -241,6 +242,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 exporter, provider = InMemorySpanExporter(), TracerProvider()
 provider.add_span_processor(SimpleSpanProcessor(exporter))
+wrapt_before = "wrapt" in sys.modules  # of older OpenTelemetry SDKs
 import otel_promptcache
 
 def start():
@@ -290,6 +292,8 @@ class AsyncAPIClient(BaseClient):
     async def _process_response(self, *, cast_to, options, response, stream): ...
 """
 """An SDK with the six targets and nothing else: a real one takes a second to import."""
+OLD = "ignore:pkg_resources is deprecated"
+"""What the oldest opentelemetry-instrumentation is warned of."""
 ANSWER = '{"usage": {"prompt_tokens": 100, "completion_tokens": 7}}'
 
 
@@ -309,7 +313,7 @@ def in_a_process(tmp_path):
             text=True,
             timeout=60,
             check=False,
-            env={**os.environ, "OTEL_PROMPTCACHE_PRICES": "off", "PYTHONPATH": path},
+            env={**os.environ, "OTEL_PROMPTCACHE_PRICES": "off", "PYTHONPATH": path, "PYTHONWARNINGS": OLD},
         )
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout.splitlines()
@@ -328,7 +332,7 @@ ORDERS = {
 def test_start_and_import_in_any_order(order, in_a_process):
     """Imported before or after, the SDK is observed."""
     script = f"""
-    assert "wrapt" not in sys.modules
+    assert ("wrapt" in sys.modules) == wrapt_before
     {order}
     print(ask(), spans())
     """
@@ -424,3 +428,36 @@ def test_an_sdk_that_breaks_while_it_is_imported(in_a_process):
         print(error)
     """
     assert in_a_process(script, "raise RuntimeError('of the SDK')") == ["of the SDK"]
+
+
+@pytest.mark.parametrize("name", ["OpenAI", "AsyncOpenAI"])
+def test_a_wrapper_of_somebody_else_on_what_a_client_inherits(name, observe, connect):
+    """Put there before us it holds the function below our hook: it is wrapped in turn, and given back."""
+    owner, calls = getattr(openai, name), []
+    base = vars(openai._base_client.SyncAPIClient if name == "OpenAI" else openai._base_client.AsyncAPIClient)[
+        "request"
+    ]
+
+    def theirs(wrapped, instance, args, kwargs):
+        calls.append(1)
+        return wrapped(*args, **kwargs)
+
+    owner.request = put = wrapt.FunctionWrapper(base, theirs)
+    try:
+        for seen in (1, 2):  # again, after stopping
+            telemetry = observe()
+            clients = connect()
+            if name == "OpenAI":
+                clients.openai.chat.completions.create(**OM)
+            else:
+                asyncio.run(_closing(clients))
+            assert (len(calls), len(telemetry.spans)) == (seen, 1)
+            otel_promptcache.uninstrument()
+            assert vars(owner)["request"] is put
+    finally:
+        del owner.request
+
+
+async def _closing(clients):
+    await clients.async_openai.chat.completions.create(**OM)
+    await clients.aclose()

@@ -335,8 +335,11 @@ async def test_a_stream_left_to_the_event_loop(connect, telemetry, quiet):
     events = aiter(stream)
     await anext(events)
     del events, stream
-    gc.collect()
-    await asyncio.sleep(0.05)
+    for _ in range(100):  # older SDKs need several turns
+        gc.collect()
+        await asyncio.sleep(0.02)
+        if telemetry.spans:
+            break
     await clients.aclose()
     assert telemetry.span.status.is_unset
     assert telemetry.span.attributes["gen_ai.usage.input_tokens"] == 5100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import time
 from typing import Any
@@ -18,6 +19,7 @@ from otel_promptcache import attribute, conversation, route
 from otel_promptcache.emulator import Emulator
 from otel_promptcache.instrumentation import runtime
 
+ADVISED = "explicit_bucket_boundaries_advisory" in inspect.signature(api.Meter.create_histogram).parameters
 COMMON = {"gen_ai.provider.name", "gen_ai.request.model", "promptcache.route"}
 USAGE = {*COMMON, "gen_ai.operation.name", "gen_ai.token.modality"}
 DURATION = {*COMMON, "gen_ai.operation.name", "promptcache.status"}
@@ -113,6 +115,7 @@ def test_a_metric(emitted: dict[str, Any], name: str, unit: str, kind: str, labe
         assert all(point.count > 0 for point in points)
 
 
+@pytest.mark.skipif(not ADVISED, reason="this opentelemetry-api takes no boundaries (1.30 does)")
 def test_durations_have_buckets_of_seconds(emitted: dict[str, Any]) -> None:
     """Boundaries as the conventions ask for them: with the default ones a median is 2.5 s whatever happens."""
     for name in ("gen_ai.client.operation.duration", "gen_ai.client.operation.time_to_first_chunk"):

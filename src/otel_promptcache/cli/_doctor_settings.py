@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import os
 import shutil
 import sys
@@ -78,11 +77,6 @@ def _settings(found: Current) -> Iterator[Finding]:
         source, _, sentence = said.partition(" ")
         yield problem(source.rstrip(":"), sentence)
     yield from _unknown(names)
-    if (found.settings.ledger or found.settings.prompt_map) and not _knows_events():
-        name = PREFIX + ("LEDGER" if found.settings.ledger else "PROMPT_MAP")
-        yield problem(
-            name, "needs a newer opentelemetry-api: this one knows no events", "pip install -U opentelemetry-api"
-        )
     yield from _price_file(found)
     yield _comparable(found.settings)
     if found.settings.mode == "off":
@@ -108,12 +102,6 @@ def _unknown(names: set[str]) -> Iterator[Finding]:
         if variable.startswith(PREFIX) and variable not in variables:
             close = difflib.get_close_matches(variable, variables, 1)
             yield problem(variable, "no such setting: nothing reads it", f"{close[0]}?" if close else "")
-
-
-def _knows_events() -> bool:
-    from opentelemetry._logs import LogRecord
-
-    return "event_name" in inspect.signature(LogRecord.__init__).parameters
 
 
 def _price_file(found: Current) -> Iterator[Finding]:

@@ -26,6 +26,7 @@ from otel_promptcache.instrumentation.tap import tap
 from otel_promptcache.instrumentation.together import Opener, Together, Told
 from otel_promptcache.providers import dialect_for
 from otel_promptcache.providers.errands import errand_for
+from otel_promptcache.telemetry.context import candidates
 
 _REFUSED: Final = (400, 422)
 """With which providers refuse a field that they do not know."""
@@ -175,12 +176,12 @@ def _enter(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Frame | None:
         options = kwargs["options"] if "options" in kwargs else args[1]
         method, url = options.method.lower(), options.url
         dialect = dialect_for(url) if method == "post" else None
-        errand = errand_for(method, url) if dialect is None else None
-        if (dialect is None and errand is None) or not is_instrumentation_enabled():
-            return Frame(None)
         if dialect is not None:
-            return Frame(observer.open(dialect), options)
-        return Frame(observer.run(errand, url) if errand is not None else None)
+            # Whoever has a span for the call may want no other below it: we write on that one, and make none.
+            wanted = is_instrumentation_enabled() or candidates()
+            return Frame(observer.open(dialect), options) if wanted else Frame(None)
+        errand = errand_for(method, url)
+        return Frame(observer.run(errand, url) if errand is not None and is_instrumentation_enabled() else None)
     except Exception as error:
         observer.trouble("hook", error)
         return None

@@ -7,13 +7,10 @@ on exactly one span a call. Metrics: counters are observable. Ledger: one log re
 from __future__ import annotations
 
 import base64
-import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakSet
 
 from opentelemetry import baggage, metrics, trace
 from opentelemetry.context import Context, get_current  # by name: our own module is called context too
@@ -34,6 +31,7 @@ from otel_promptcache.settings import Live, Settings
 from otel_promptcache.telemetry import listening
 from otel_promptcache.telemetry.book import book_of
 from otel_promptcache.telemetry.context import (
+    Known,
     Owners,
     Watcher,
     conversation_in_context,
@@ -43,6 +41,7 @@ from otel_promptcache.telemetry.context import (
 )
 from otel_promptcache.telemetry.counters import Labels, label_attributes, label_names, record
 from otel_promptcache.telemetry.errands import ErrandSpan
+from otel_promptcache.telemetry.events import Events
 from otel_promptcache.telemetry.ledger import ledger_attributes
 from otel_promptcache.telemetry.maps import base_of, marks_of
 from otel_promptcache.telemetry.spans import Attributes, SpanRecorder, advice_attributes, change_attributes
@@ -79,7 +78,7 @@ _GAUGES: Final = (
     (semconv.M_RETRY_AFTER, Measure.RETRY_AFTER),
 )
 
-_watched: Final[WeakSet[Any]] = WeakSet()
+_watched: Final = Known()
 """Tracer providers that have our watcher: a processor cannot be taken back."""
 
 
@@ -102,8 +101,7 @@ class Telemetry:
         self._key = key
         self._provider = tracer_provider
         self._meter_provider = meter_provider
-        self._logger_provider = logger_provider
-        self._logger: Any = None
+        self._events = Events(logger_provider)
         self._bound: object = None
         self.owners = Owners()
         self._advisor = Advisor()
@@ -209,7 +207,7 @@ class Telemetry:
             with self.table.lock:
                 found = list(findings)
             for finding in found:
-                self._log(semconv.EVENT_ADVICE, advice_attributes(finding), Context())
+                self._events.write(semconv.EVENT_ADVICE, advice_attributes(finding), Context())
 
     # --- context: owner, route, attribution -----------------------------------------------------------------
 
@@ -280,41 +278,11 @@ class Telemetry:
 
     # --- log records ----------------------------------------------------------------------------------------
 
-    def _log(self, name: str, attributes: Attributes, where: Context, at: float | None = None) -> None:
-        """``at`` in POSIX seconds, now where it is left out."""
-        from opentelemetry._logs import LogRecord, SeverityNumber
-
-        if self._logger is None:
-            self._logger = self._event_logger()
-        if self._logger is False:
-            return
-        self._logger.emit(
-            LogRecord(
-                timestamp=time_ns() if at is None else int(at * 1e9),
-                context=where,
-                severity_number=SeverityNumber.INFO,
-                event_name=name,
-                attributes=attributes,
-            )
-        )
-
-    def _event_logger(self) -> Any:
-        """What events are written with; False where the API is too old to know any."""
-        from opentelemetry import _logs
-
-        if "event_name" in inspect.signature(_logs.LogRecord.__init__).parameters:
-            return _logs.get_logger(semconv.SCOPE, __version__, logger_provider=self._logger_provider)
-        log.warning(
-            "otel-promptcache: OTEL_PROMPTCACHE_LEDGER and OTEL_PROMPTCACHE_PROMPT_MAP need opentelemetry-api 1.35 or "
-            "newer; they are left out"
-        )
-        return False
-
     def ledger(self, recorder: SpanRecorder, seen: Observation) -> None:
         """One record a call, whatever a sampler decided about its span."""
         # Stamped with the end of the call, by the clock that the call began with: its price may depend on the hour.
         ended = None if seen.duration is None else seen.at + seen.duration
-        self._log(semconv.EVENT_CALL, ledger_attributes(seen), recorder.context, ended)
+        self._events.write(semconv.EVENT_CALL, ledger_attributes(seen), recorder.context, ended)
 
     @property
     def service_version(self) -> str:
@@ -326,7 +294,7 @@ class Telemetry:
         """One record, in the trace of the first call that had the new prefix."""
         found = change_attributes(change)
         found[semconv.KEY_ID] = self._key.id
-        self._log(semconv.EVENT_CHANGED, found, _context_of(change.new.link), change.new.at)
+        self._events.write(semconv.EVENT_CHANGED, found, _context_of(change.new.link), change.new.at)
 
     def prompt_map(self, seen: Observation, prompt: Prompt, sight: Sight) -> None:
         """The prompt as packed segments, as a delta to the request it shares most with."""
@@ -351,7 +319,7 @@ class Telemetry:
             found[semconv.MAP_BASE] = base.hex()
         if len(rest) > room or prompt.truncated:
             found[semconv.MAP_TRUNCATED] = True
-        self._log(semconv.EVENT_PROMPT, found, get_current())
+        self._events.write(semconv.EVENT_PROMPT, found, get_current())
 
     # --- is anybody listening? ------------------------------------------------------------------------------
 

@@ -9,8 +9,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from otel_promptcache import semconv
 from otel_promptcache.settings import Spans
-from otel_promptcache.telemetry.context import scope_name
-from otel_promptcache.telemetry.spans import NATIVE_SCOPE
+from otel_promptcache.telemetry.context import NATIVE_SCOPE, scope_name
 
 if TYPE_CHECKING:
     from otel_promptcache.observer.recording import Trip

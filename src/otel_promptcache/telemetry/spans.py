@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context, trace
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-from otel_promptcache import semconv
+from otel_promptcache import attribution, semconv
 from otel_promptcache.advice import Finding, sentence
 from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation
 from otel_promptcache.providers.limits import Header
 from otel_promptcache.providers.rules import TTL_NAMES
 from otel_promptcache.settings import Spans
-from otel_promptcache.telemetry.context import scope_name
+from otel_promptcache.telemetry.context import NATIVE_SCOPE, scope_name, within_another
 from otel_promptcache.telemetry.counters import label_attributes
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ _SHORT: Final = 256
 _SIZE_OF_NUMBER: Final = 22
 _SIZE_OF_REST: Final = 8
 """Bytes of an attribute beside name and value."""
-NATIVE_SCOPE: Final = "com.anthropic.sdk"
-"""Scope of the spans that the anthropic SDK emits itself. It records no metrics, and no usage of raw streams."""
+
+COMPANION: Final = "promptcache"
+"""How the name of a span begins that stands beside somebody else's for the same call."""
 
 Attributes = dict[str, Any]
 
@@ -42,14 +44,23 @@ class SpanRecorder:
         self._started_ns = started_ns
         self._own: Span | None = None
         self._owner: Span | None = None
+        self._counted = False
+        """Whether somebody else's span, that we do not write on, says how many tokens the call had."""
         self._said: Attributes = {}
         self._linked = False
         self._parent = parent = context.get_current()
         if self._settings.spans is not Spans.NEVER:
             if self._settings.spans is Spans.AUTO and not seen.batch:
                 self._owner = telemetry.owners.claim()
-            if self._owner is None:
-                self._own = self._start(f"{seen.operation} {seen.model}".rstrip(), parent, _start_attributes(seen))
+                self._counted = self._owner is not None and within_another(self._owner)
+            if self._owner is None and is_instrumentation_enabled():
+                # A span that others start once the answer is there will count the tokens: ours is a companion then.
+                others = self._settings.spans is Spans.AUTO and not seen.batch
+                self._counted = others and attribution.called_by_instrumentation(3)
+                name, attributes = seen.operation, _start_attributes(seen)
+                if self._counted:
+                    name, attributes = COMPANION, {}
+                self._own = self._start(f"{name} {seen.model}".rstrip(), parent, attributes)
         self.span = self._owner or self._own
         self.context = trace.set_span_in_context(self.span, parent) if self.span is not None else parent
         self.attribution = telemetry.attribution_of(self._owner, self._settings)
@@ -99,7 +110,7 @@ class SpanRecorder:
             self._write(owner, seen)
         elif not self._said and self._own is None and seen.usage is not None:
             # The owner ended before the usage came: a companion carries what is ours, and no token counts twice.
-            self._own = self._start(f"promptcache {seen.model}".rstrip(), self.context, {})
+            self._own = self._start(f"{COMPANION} {seen.model}".rstrip(), self.context, {})
 
     def close(self, seen: Observation) -> None:
         if self._owner is not None:
@@ -125,7 +136,9 @@ class SpanRecorder:
         if not span.is_recording():
             return
         attributes = own_attributes(seen)
-        if self._owner is None:
+        if self._counted:
+            pass
+        elif self._owner is None:
             attributes.update(convention_attributes(seen))
         elif span is self._owner and scope_name(span).startswith(NATIVE_SCOPE):
             attributes.update(usage_attributes(seen))
