@@ -13,6 +13,10 @@ from otel_promptcache.semconv import Reason, Status
 
 VISIBLE_AFTER: Final = 2.0
 """Seconds after the beginning of the writer's answer in which an entry may not be readable everywhere."""
+_ESTIMATE: Final = 2
+"""By how much the estimated length of a text, from the bytes of its neighbours, may be too large at most."""
+_TEMPLATE: Final = 0.05
+"""Share of a first request up to which what a server reads is its own chat template, where it caches any length."""
 _NEAR: Final = 2
 """Multiple of the documented minimum up to which a platform's own may be the reason."""
 
@@ -41,9 +45,21 @@ def unexplained(case: Case, expected: Expectation) -> Reason:
         return Reason.WRITE_NOT_VISIBLE
     if not case.rules.lifetime_stated:
         return Reason.IMPLICIT_UNRELIABLE
-    if case.usage.read and not expected.exact:
+    if case.usage.read and not expected.exact and not _far_below(case, expected):
         return Reason.UNKNOWN  # how much was held is an estimate
     return Reason.PROVIDER_EVICTED
+
+
+def _far_below(case: Case, expected: Expectation) -> bool:
+    """Whether so little was read that an estimate of what was held cannot be wrong by as much."""
+    return case.prompt.text_only and _ESTIMATE * (case.usage.read or 0) <= expected.tokens
+
+
+def _asked(case: Case) -> bool:
+    """Whether the request marks something: a mark that the provider implies asks nothing of an endpoint that may know
+    none."""
+    marks = case.prompt.breakpoints
+    return bool(marks) and (case.rules.matching is Matching.BREAKPOINT or any(place.explicit for place in marks))
 
 
 def _held(case: Case) -> Reason:
@@ -62,7 +78,7 @@ def _other_lifetime(case: Case, source: Sent) -> bool:
 
 def nothing_expected(case: Case, read: int) -> Diagnosis:
     """Nothing was expected: a first request, or one that cannot be cached."""
-    if read:
+    if read and (case.rules.minimum or read > _TEMPLATE * case.total):
         return Diagnosis(Status.HIT)
     if case.usage.write:
         return Diagnosis(Status.COLD)
@@ -70,7 +86,7 @@ def nothing_expected(case: Case, read: int) -> Diagnosis:
         return Diagnosis(Status.UNCACHEABLE, Reason.BELOW_MINIMUM)
     if case.unmarked and not case.prompt.previous_id:
         return Diagnosis(Status.UNCACHEABLE, Reason.BREAKPOINT_MISSING)
-    if case.prompt.breakpoints and case.usage.write == 0:
+    if case.usage.write == 0 and _asked(case):
         marked = case.tokens_at(case.deepest)[0]
         if marked < case.rules.minimum:
             return Diagnosis(Status.UNCACHEABLE, Reason.BELOW_MINIMUM)

@@ -124,6 +124,7 @@ class Memory:
             branch = self._branch(scope)
             nodes = self._known(branch.root, prompt)
             sent = Sent(scope, now, link, route, conversation)
+            sent.dialect = prompt.dialect
             sight = Sight(sent, nodes, nodes[-1].last if nodes else None)
             if prompt.previous_id or prompt.conversation_id or conversation:
                 sight.held = bool(prompt.previous_id or prompt.conversation_id)

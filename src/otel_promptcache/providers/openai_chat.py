@@ -74,7 +74,7 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
         model=string(body.get("model")),
         segments=segments,
         breakpoints=_openai.breakpoints(body, segments, marks, eligible),
-        automatic=_openai.automatic(body),
+        automatic=_openai.automatic(body) and body.get("cache_prompt") is not False,  # llama.cpp's switch
         cache_key=string(body.get("prompt_cache_key")),
         retention=_openai.retention(body),
         stream=body.get("stream") is True,

@@ -40,6 +40,8 @@ class Rules:
     source: str
     read_on: str
     granule: int = 1
+    largest_granule: int = 0
+    """What a deployment may set its granule to, where that is a setting of the server's; 0 where it is none."""
     ttl: int = 5 * MINUTE
     ttl_certain: bool = True
     """False where the provider gives a range: an idle prefix may be gone from ``ttl`` on."""
@@ -75,6 +77,8 @@ class Rules:
     """Tokens at the end of a prompt that are computed anew even when all of it is stored."""
     slots: int = 0
     """Prompts kept at a time, one in each slot; 0 is no such limit."""
+    can_be_off: bool = False
+    """A request may turn caching off for itself (`cache_prompt: false`)."""
     lifetime_stated: bool = True
     """False where not even a lifetime is stated: whether anything is held is luck, and nobody's fault."""
 
@@ -212,6 +216,7 @@ ROWS: Final[tuple[Rules, ...]] = (
         "docs.vllm.ai/en/latest/design/prefix_caching",
         "2026-11",
         granule=16,
+        largest_granule=128,  # --block-size
         ttl=UNTIL_EVICTED,
         per_account=False,
         reports_writes=True,
@@ -241,6 +246,7 @@ ROWS: Final[tuple[Rules, ...]] = (
         keeps_output=True,
         recomputed=1,
         slots=4,
+        can_be_off=True,
     ),
     # Anything that speaks one of the dialects and is not known: a common prefix, soon forgotten, nothing promised.
     Rules(
@@ -259,9 +265,21 @@ ROWS: Final[tuple[Rules, ...]] = (
 )
 
 
+_HOSTED: Final[tuple[tuple[str, str, str], ...]] = (
+    # Platform, models, and whose rules hold there: the platforms' own pages repeat the makers' (2026-11).
+    ("azure.ai.openai", r"", "openai"),  # learn.microsoft.com/azure/foundry/openai/how-to/prompt-caching
+    ("aws.bedrock", r"claude", "anthropic"),  # docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html
+    ("gcp.vertex_ai", r"claude", "anthropic"),
+    ("gcp.vertex_ai", r"gemini", "gcp.gemini"),
+)
+
+
 @lru_cache(maxsize=512)
 def rules_for(provider: str, model: str) -> Rules:
     """The row for a provider (``gen_ai.provider.name``) and model name; never fails."""
+    provider = next(
+        (maker for host, models, maker in _HOSTED if host == provider and re.search(models, model)), provider
+    )
     for row in ROWS:
         if row.provider in ("", provider) and re.search(row.models, model):
             return row

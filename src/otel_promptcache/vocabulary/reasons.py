@@ -173,7 +173,8 @@ REASON_INFO: Final[dict[Reason, ReasonInfo]] = {
     ),
     Reason.BREAKPOINT_MISSING: ReasonInfo(
         "Nothing marks the end of the shared part, and the provider does not store it by itself.",
-        "The prefix is equal to an earlier request's; neither left an entry in it, for want of a marker.",
+        "The prefix is equal to an earlier request's; neither left an entry in it, for want of a marker or because "
+        "the request turns caching off.",
         "application",
         "Mark the end of the stable part: cache_control, cachePoint, or an explicit prompt_cache_breakpoint.",
     ),
