@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from otel_promptcache.analysis.ledger import LedgerCall, Reading, calls
+from otel_promptcache.analysis.ledger import LedgerCall, Reading, before, calls, events, unknown_for_its_key
 
 
 def pair(key: str, value: Any) -> dict[str, Any]:
@@ -116,3 +116,29 @@ def test_a_line_that_cannot_be_read(spoilt: str) -> None:
 def test_no_line_raises(text: str) -> None:
     """Whatever stands in the file."""
     read(text, text + "promptcache.call", json.dumps({"resourceLogs": [text, "promptcache.call"]}))
+
+
+TALK = {"gen_ai.conversation.id": "talk", "promptcache.status": "cold"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "mismatch"),
+    [
+        ({}, {"promptcache.key.id": "ffff0000"}, True),
+        ({}, {}, False),  # the same key: its digests compare, and there are none
+        ({}, {"promptcache.key.id": "ffff0000", "promptcache.status": "hit"}, False),
+        ({}, {"promptcache.key.id": "ffff0000", "gen_ai.conversation.id": "another talk"}, False),
+        ({}, {"promptcache.key.id": "ffff0000", "gen_ai.conversation.id": ""}, False),
+        ({}, {"promptcache.key.id": "ffff0000", "gen_ai.request.model": "claude-opus-5"}, False),
+        ({"promptcache.key.id": ""}, {"promptcache.key.id": "ffff0000"}, False),  # of the first nothing was taken
+    ],
+    ids=["another key", "the same key", "a hit", "another conversation", "none", "another model", "no key"],
+)
+def test_a_call_whose_predecessor_has_another_key(
+    first: dict[str, Any], second: dict[str, Any], mismatch: bool
+) -> None:
+    """Two processes without a common key take turns in one conversation."""
+    records = (CALL | TALK | first, CALL | TALK | second | {"promptcache.call.id": "two"})
+    found = list(events([line(*records)], Reading(), "promptcache.call"))
+    assert before(found, found[0]) is None
+    assert unknown_for_its_key(found[1], before(found, found[1])) is mismatch

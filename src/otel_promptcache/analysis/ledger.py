@@ -10,6 +10,7 @@ from sys import intern
 from typing import Any, Final, NamedTuple
 
 from otel_promptcache import semconv
+from otel_promptcache.semconv import Status
 
 _MESSAGES: Final = "messages:"
 
@@ -99,6 +100,30 @@ def named(found: Iterable[Event], identity: str) -> list[Event]:
         if event.name == semconv.EVENT_CALL
         and wanted in (event.trace.lower(), str(event.attributes.get(semconv.RESPONSE_ID, "")).lower())
     ]
+
+
+def before(found: Iterable[Event], one: Event) -> Event | None:
+    """The call that another one follows in its conversation, as the application named it, on the same model."""
+    same = (semconv.CONVERSATION_ID, semconv.PROVIDER, semconv.REQUEST_MODEL)
+    if not one.attributes.get(semconv.CONVERSATION_ID):
+        return None
+    earlier = (
+        other
+        for other in found
+        if other.name == semconv.EVENT_CALL
+        and other.at < one.at
+        and all(other.attributes.get(name) == one.attributes.get(name) for name in same)
+    )
+    return max(earlier, key=lambda other: other.at, default=None)
+
+
+def unknown_for_its_key(one: Event, earlier: Event | None) -> bool:
+    """Whether nothing was expected of a call because the one before was fingerprinted under another key
+    (``Reason.KEY_MISMATCH``): by another process, or before a restart."""
+    if earlier is None or one.attributes.get(semconv.STATUS) != Status.COLD:
+        return False
+    keys = [str(event.attributes.get(semconv.KEY_ID) or "") for event in (one, earlier)]
+    return all(keys) and keys[0] != keys[1]
 
 
 def _events(document: Mapping[str, Any], names: Sequence[str]) -> Iterator[Event]:

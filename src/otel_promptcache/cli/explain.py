@@ -119,7 +119,13 @@ def _wrapped(text: str, screen: Terminal) -> list[str]:
 def _calls(identity: str, name: str, screen: Terminal) -> int:
     with opened([name]) as lines:
         events = list(ledger.events(lines, ledger.Reading(), semconv.EVENT_CALL, semconv.EVENT_PROMPT))
-    found = [event.attributes for event in ledger.named(events, identity)]
+    named = ledger.named(events, identity)
+    found = [
+        {**one.attributes, semconv.REASON: Reason.KEY_MISMATCH.value}
+        if ledger.unknown_for_its_key(one, ledger.before(events, one))
+        else one.attributes
+        for one in named
+    ]
     if not found:
         print(
             f"otel-promptcache explain: no call with trace or response id {identity!r} in {name}. The ledger is "

@@ -112,6 +112,8 @@ def _confidence(case: Case, expected: Expectation, reason: Reason) -> Confidence
         return Confidence.POSSIBLE
     if parted is not None and not parted.certain:
         return Confidence.LIKELY
+    if reason is Reason.MARKER_LOST and not case.prompt.marks_lost:
+        return Confidence.LIKELY
     return Confidence.CERTAIN if source in (case.sight.previous, case.sight.holder) else Confidence.LIKELY
 
 

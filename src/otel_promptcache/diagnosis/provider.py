@@ -34,6 +34,8 @@ def unexplained(case: Case, expected: Expectation) -> Reason:
             return Reason.TTL_CHANGED
     if case.sight.held:
         return _held(case)
+    if _never_arrived(case) and case.tokens_at(case.deepest)[0] >= _NEAR * case.rules.minimum:
+        return Reason.MARKER_LOST
     if over_the_limit(case, range(1, case.sight.shared + 1)):
         return Reason.BREAKPOINT_LIMIT
     if case.rules.machine_rate and case.sight.rate > case.rules.machine_rate:
@@ -53,6 +55,19 @@ def unexplained(case: Case, expected: Expectation) -> Reason:
 def _far_below(case: Case, expected: Expectation) -> bool:
     """Whether so little was read that an estimate of what was held cannot be wrong by as much."""
     return case.prompt.text_only and _ESTIMATE * (case.usage.read or 0) <= expected.tokens
+
+
+def _never_arrived(case: Case) -> bool:
+    """Whether a marked prompt was neither read nor written, where marks alone decide: what had been evicted would have
+    been written anew, and so the mark is not on the wire that the provider sees."""
+    nothing = case.usage.write == 0 and not case.usage.read
+    return nothing and case.rules.needs_marker and bool(case.prompt.breakpoints) and not case.prompt.truncated
+
+
+def _has_stored(case: Case) -> bool:
+    """Whether this endpoint is known to store what is marked, for this account and model."""
+    earlier = (case.sight.previous, *case.sight.kin, *case.sight.sites)
+    return any(one is not None and one.scope == case.scope and one.cached for one in earlier)
 
 
 def _asked(case: Case) -> bool:
@@ -85,12 +100,15 @@ def nothing_expected(case: Case, read: int) -> Diagnosis:
     if case.total < case.rules.minimum:
         return Diagnosis(Status.UNCACHEABLE, Reason.BELOW_MINIMUM)
     if case.unmarked and not case.prompt.previous_id:
-        return Diagnosis(Status.UNCACHEABLE, Reason.BREAKPOINT_MISSING)
+        lost = case.prompt.marks_lost
+        return Diagnosis(Status.UNCACHEABLE, Reason.MARKER_LOST if lost else Reason.BREAKPOINT_MISSING)
     if case.usage.write == 0 and _asked(case):
         marked = case.tokens_at(case.deepest)[0]
         if marked < case.rules.minimum:
             return Diagnosis(Status.UNCACHEABLE, Reason.BELOW_MINIMUM)
         if not case.prompt.previous_id and not case.prompt.conversation_id:
-            near = marked < _NEAR * case.rules.minimum
-            return Diagnosis(Status.UNCACHEABLE, Reason.NEAR_MINIMUM if near else Reason.UNSUPPORTED)
+            if marked < _NEAR * case.rules.minimum:
+                return Diagnosis(Status.UNCACHEABLE, Reason.NEAR_MINIMUM)
+            lost = _never_arrived(case) and _has_stored(case)
+            return Diagnosis(Status.UNCACHEABLE, Reason.MARKER_LOST if lost else Reason.UNSUPPORTED)
     return Diagnosis(Status.COLD)

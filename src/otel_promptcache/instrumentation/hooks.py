@@ -72,11 +72,13 @@ Again = tuple[tuple[Any, ...], Mapping[str, Any]] | Literal[False] | None
 class Frame:
     """One run of an SDK's ``request``: the call it makes, if it is one of ours, and what to undo at its end."""
 
-    __slots__ = ("_attached", "_token", "asked", "call", "silent", "tapped")
+    __slots__ = ("_attached", "_token", "asked", "call", "said", "silent", "tapped")
 
     def __init__(self, call: Told | None) -> None:
         self.call = call
         self.tapped = False
+        self.said: object = None
+        """The body as the application gave it, before the client prepared it; it may hold generators."""
         self.asked: Asked | None = None
         """The question that was added to the request, if one was."""
         self.silent = False
@@ -153,7 +155,9 @@ def _enter(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Frame | None:
         dialect = dialect_for(options.url) if options.method.lower() == "post" else None
         if dialect is None or not is_instrumentation_enabled():
             return Frame(None)
-        return Frame(observer.open(dialect))
+        frame = Frame(observer.open(dialect))
+        frame.said = getattr(options, "json_data", None)
+        return frame
     except Exception as error:
         observer.trouble("hook", error)
         return None
@@ -266,7 +270,11 @@ def _prepared(frame: Frame, call: Told, made: Any, options: Any) -> None:
         body = {**body, **extra}
     url, headers = made.url, made.headers
     credential = next(filter(None, map(headers.get, call.dialect.credentials)), "")
-    call.prepared(body, url.host, url.port or (443 if url.scheme == "https" else 80), credential)
+    for header, field in call.dialect.headers:
+        if values := headers.get(header):
+            body = {**body, field: [value.strip() for value in values.split(",") if value.strip()]}
+    port = url.port or (443 if url.scheme == "https" else 80)
+    call.prepared(body, url.host, port, credential, frame.said)
     own = call.recorder.own if call.recorder is not None else None
     if isinstance(own, trace.Span):
         frame.attach(own)

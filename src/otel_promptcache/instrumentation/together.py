@@ -34,7 +34,7 @@ class Told(Protocol):
         """What is to be added to the request, once it has been prepared."""
         ...
 
-    def prepared(self, body: Mapping[str, Any], host: str, port: int, credential: str) -> None: ...
+    def prepared(self, body: Mapping[str, Any], host: str, port: int, credential: str, said: object = None) -> None: ...
     def unasked(self) -> None: ...
     def refused(self) -> None: ...
     def begun(self, *, streaming: bool) -> None: ...
@@ -77,9 +77,9 @@ class Calls:
     def question(self) -> Question | None:
         return next((question for call in self._calls if (question := call.question) is not None), None)
 
-    def prepared(self, body: Mapping[str, Any], host: str, port: int, credential: str) -> None:
+    def prepared(self, body: Mapping[str, Any], host: str, port: int, credential: str, said: object = None) -> None:
         for call in self._calls:
-            call.prepared(body, host, port, credential)
+            call.prepared(body, host, port, credential, said)
 
     def unasked(self) -> None:
         for call in self._calls:

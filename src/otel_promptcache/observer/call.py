@@ -23,6 +23,7 @@ from otel_promptcache.observer.recording import Recorder
 from otel_promptcache.observer.wall import walled
 from otel_promptcache.observer.witness import Question
 from otel_promptcache.providers import Dialect, native, provider_for
+from otel_promptcache.providers._wire import marks
 from otel_promptcache.providers.rules import rules_for
 from otel_promptcache.settings import Mode, Settings
 
@@ -84,8 +85,8 @@ class Call:
     # --- events, in the order of a happy call ---------------------------------------------------------------
 
     @walled("request", "request")
-    def prepared(self, body: Mapping[str, Any], host: str, port: int, credential: str) -> None:
-        """The final body is about to be serialised (first attempt) or sent again (later ones)."""
+    def prepared(self, body: Mapping[str, Any], host: str, port: int, credential: str, said: object = None) -> None:
+        """The final body, of what the application ``said``, is about to be serialised, or sent once more."""
         if self._seen is not None:
             self._seen.attempts += 1
             self._sent_again()
@@ -107,9 +108,9 @@ class Call:
         seen.conversation = seen.attribution.conversation
         self._asked = native.asked(self.dialect.name, body)
         if settings.mode is Mode.DIAGNOSE and not observer.breaker.open and chosen(settings.percent):
-            self._look_up(body, credential)
+            self._look_up(body, credential, said)
 
-    def _look_up(self, body: Mapping[str, Any], credential: str) -> None:
+    def _look_up(self, body: Mapping[str, Any], credential: str, said: object) -> None:
         """Fingerprints the prompt and asks the history. An error here costs the diagnosis, not the tokens."""
         observer, seen = self.observer, self._seen
         assert seen is not None
@@ -117,6 +118,8 @@ class Call:
         started = thread_time()
         try:
             prompt = self.dialect.prompt(body)
+            if not prompt.breakpoints and isinstance(said, Mapping) and marks(said):
+                prompt = prompt._replace(marks_lost=True)
             seen.max_tokens, seen.text_only = prompt.max_tokens, prompt.text_only
             seen.write_ttls = tuple(place.ttl for place in prompt.breakpoints)
             seen.conversation = seen.conversation or prompt.conversation_id

@@ -17,6 +17,7 @@ from otel_promptcache.providers._wire import Builder, as_list, count, mapping, s
 name: Final = "gemini"
 provider: Final = "gcp.gemini"
 credentials: Final = ("x-goog-api-key", "authorization")
+headers: Final[tuple[tuple[str, str], ...]] = ()
 
 _CAPITAL: Final = re.compile(r"(?<!^)([A-Z])")
 _KINDS: Final[tuple[tuple[str, Kind], ...]] = (

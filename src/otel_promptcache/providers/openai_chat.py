@@ -12,6 +12,7 @@ from otel_promptcache.providers._wire import Builder, as_list, count, mapping, s
 name: Final = "openai_chat"
 provider: Final = _openai.provider
 credentials: Final = _openai.credentials
+headers: Final = _openai.headers
 
 _TEXT: Final = frozenset({"text"})
 _KINDS: Final[dict[str, Kind]] = {
