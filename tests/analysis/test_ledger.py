@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from otel_promptcache.analysis.ledger import LedgerCall, Reading, before, calls, events, unknown_for_its_key
+from otel_promptcache.analysis.ledger import LedgerCall, Reading, before, calls, events, unknown_for_its_key, verdict
+from otel_promptcache.diagnosis import actor, explanation
 
 
 def pair(key: str, value: Any) -> dict[str, Any]:
@@ -142,3 +143,48 @@ def test_a_call_whose_predecessor_has_another_key(
     found = list(events([line(*records)], Reading(), "promptcache.call"))
     assert before(found, found[0]) is None
     assert unknown_for_its_key(found[1], before(found, found[1])) is mismatch
+
+
+MISS = CALL | {
+    "promptcache.status": "miss",
+    "promptcache.reason": "ttl_expired",
+    "promptcache.confidence": "certain",
+    "promptcache.also": "system_changed",
+    "promptcache.evidence": "equal=7/9;gap=310.5;ttl=300",
+}
+
+
+def test_the_verdict_of_a_record_can_be_said_again() -> None:
+    """What the ledger leaves out, the tables have: the sentence, who can act, the rule and its source."""
+    found = verdict(MISS)
+    assert found is not None
+    assert (found.status, found.reason, found.confidence) == ("miss", "ttl_expired", "certain")
+    assert found.evidence is not None
+    assert found.evidence[:5] == (7, 9, 310.5, 300, 1024)
+    assert found.evidence.source.startswith("platform.claude.com")
+    said = explanation(found)
+    assert said.startswith("The cached prefix had expired. 7 of 9 segments are equal, 310.5 s lie between")
+    assert actor(found) == "application"
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"promptcache.evidence": "equal=7/9"}, (7, 9, None, None)),
+        ({"promptcache.evidence": "equal=7/9;truncated"}, (7, 9, None, None)),
+        ({"promptcache.evidence": "equal=many"}, None),
+        ({"promptcache.evidence": 5}, None),
+    ],
+    ids=str,
+)
+def test_evidence_of_any_form(fields: dict[str, Any], told: tuple[Any, ...] | None) -> None:
+    found = verdict(MISS | fields)
+    assert found is not None
+    assert (found.evidence and found.evidence[:2] + found.evidence[2:4]) == told
+    assert (found.evidence is not None and found.evidence.truncated) is ("truncated" in str(fields))
+
+
+@pytest.mark.parametrize("fields", [{"promptcache.status": "splendid"}, {"promptcache.reason": "the_moon"}], ids=str)
+def test_words_of_a_later_version_are_no_verdict(fields: dict[str, Any]) -> None:
+    assert verdict(MISS | fields) is None
+    assert verdict({}) is None

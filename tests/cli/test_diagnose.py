@@ -252,7 +252,8 @@ def ledger(tmp_path: Path) -> str:
         return {"eventName": "promptcache.call", "traceId": trace, "timeUnixNano": "1", "attributes": pairs}
 
     miss = {semconv.STATUS: "miss", semconv.REASON: "tools_changed", semconv.CAUSE: "reordered",
-            semconv.PATH: "tools[2]", semconv.LOST_TOKENS: 5120, semconv.RESPONSE_ID: RESPONSE}  # fmt: skip
+            semconv.PATH: "tools[2]", semconv.EVIDENCE: "equal=2/9", semconv.LOST_TOKENS: 5120,
+            semconv.RESPONSE_ID: RESPONSE}  # fmt: skip
     hit = {semconv.STATUS: "hit", semconv.RESPONSE_ID: "msg_02"}
     records = [record("1", TRACE, **miss), record("1", TRACE, **miss), record("2", "ff" * 16, **hit)]
     export = {"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]}
@@ -265,7 +266,9 @@ def ledger(tmp_path: Path) -> str:
 def test_explain_a_call(identity: str, ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", identity, "--ledger", ledger]) == 0
     said = capsys.readouterr().out
-    assert said.count("tools[2]") == 1  # exported twice, told once
+    assert said.count("place") == 1  # exported twice, told once
+    sentence = "The tool definitions differ from the earlier request's (`tools[2]`)."
+    assert f"{sentence} By the look of it: the same elements in another order. 2 of 9" in " ".join(said.split())
     assert "5,120" in said
     assert "what happened" in said
     assert said.index("tools_changed") < said.index("The same parts in another order.")

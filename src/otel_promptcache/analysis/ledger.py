@@ -4,13 +4,16 @@ them. Everything else in the file is passed over."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from sys import intern
 from typing import Any, Final, NamedTuple
 
 from otel_promptcache import semconv
-from otel_promptcache.semconv import Status
+from otel_promptcache.model import Diagnosis, Evidence
+from otel_promptcache.providers.rules import rules_for
+from otel_promptcache.semconv import Cause, Confidence, Reason, Status
 
 _MESSAGES: Final = "messages:"
 
@@ -100,6 +103,35 @@ def named(found: Iterable[Event], identity: str) -> list[Event]:
         if event.name == semconv.EVENT_CALL
         and wanted in (event.trace.lower(), str(event.attributes.get(semconv.RESPONSE_ID, "")).lower())
     ]
+
+
+def verdict(found: Mapping[str, Any]) -> Diagnosis | None:
+    """The diagnosis that a record was made of, as far as a record tells; None where its words are not ours."""
+    try:
+        status = Status(found[semconv.STATUS])
+        reason = Reason(found[semconv.REASON]) if found.get(semconv.REASON) else None
+        cause = Cause(found[semconv.CAUSE]) if found.get(semconv.CAUSE) else None
+        confidence = Confidence(found[semconv.CONFIDENCE]) if found.get(semconv.CONFIDENCE) else None
+    except (KeyError, ValueError):
+        return None
+    return Diagnosis(
+        status, reason, cause, line=found.get(semconv.LINE), confidence=confidence, evidence=_evidence(found)
+    )
+
+
+def _evidence(found: Mapping[str, Any]) -> Evidence | None:
+    """What ``semconv.EVIDENCE`` says, with the rule that holds for the model."""
+    match = _EVIDENCE.fullmatch(str(found.get(semconv.EVIDENCE) or ""))
+    if match is None:
+        return None
+    equal, segments, gap, ttl, truncated = match.groups()
+    rules = rules_for(str(found.get(semconv.PROVIDER) or ""), str(found.get(semconv.REQUEST_MODEL) or ""))
+    source = f"{rules.source} ({rules.read_on})"
+    seconds, lifetime = float(gap) if gap else None, int(ttl) if ttl else None
+    return Evidence(int(equal), int(segments), seconds, lifetime, rules.minimum, source, truncated is not None)
+
+
+_EVIDENCE: Final = re.compile(r"equal=(\d+)/(\d+)(?:;gap=([\d.]+))?(?:;ttl=(\d+))?(;truncated)?")
 
 
 def before(found: Iterable[Event], one: Event) -> Event | None:

@@ -10,12 +10,7 @@ from otel_promptcache import diagnosis, paths, pricing
 from otel_promptcache._collection import collecting
 from otel_promptcache.history import Sight, Write
 from otel_promptcache.journal import Where
-from otel_promptcache.model import (
-    Answer,
-    Observation,
-    Prompt,
-    Scope,
-)
+from otel_promptcache.model import Answer, Observation, Prompt, Scope
 from otel_promptcache.observer import witness
 from otel_promptcache.observer.breaker import GROSS_OVERRUN, STRIKES
 from otel_promptcache.observer.reckoning import chosen, detail, error_kind, fingerprint_of

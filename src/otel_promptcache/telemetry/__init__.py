@@ -46,6 +46,7 @@ from otel_promptcache.telemetry.spans import (
     all_attributes,
     change_attributes,
     convention_attributes,
+    evidence_attributes,
 )
 
 if TYPE_CHECKING:
@@ -74,8 +75,14 @@ _COUNTERS: Final = (
     (semconv.M_UNPRICED, "unpriced", False),
     (semconv.M_NO_USAGE, "no_usage", False),
 )
-_SPAN_ONLY: Final = (semconv.HIT_RATIO, semconv.COST_SAVING, semconv.FINISH_REASONS, semconv.REQUEST_MAX_TOKENS)
-"""Left out of the ledger, whose records are to be small: the first two follow from other fields."""
+_SPAN_ONLY: Final = (
+    semconv.HIT_RATIO,
+    semconv.COST_SAVING,
+    semconv.ACTIONABILITY,
+    semconv.FINISH_REASONS,
+    semconv.REQUEST_MAX_TOKENS,
+)
+"""Left out of the ledger, whose records are to be small: the first three follow from other fields."""
 
 _watched: Final[WeakSet[Any]] = WeakSet()
 """Tracer providers that have our watcher: a processor cannot be taken back."""
@@ -288,6 +295,8 @@ class Telemetry:
             semconv.PROVIDER: seen.provider,
             semconv.REQUEST_MODEL: seen.model,
         }
+        if seen.diagnosis is not None:
+            found |= evidence_attributes(seen.diagnosis)
         if seen.fingerprint is not None:
             found[semconv.PREFIX_CHAIN] = seen.fingerprint.chain
         if seen.duration is not None:
