@@ -264,10 +264,13 @@ def test_a_file_that_cannot_be_read(text: str, tmp_path: Path, caplog: pytest.Lo
     assert (later.patterns, caplog.records) == ([Pattern.ONCE], [])
 
 
-def test_the_file_of_another_key(tmp_path: Path) -> None:
-    """Its digests compare with none of ours: nothing is said, for nothing is known."""
+def test_the_file_of_another_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its digests compare with none of ours: of changes nothing is said, for nothing is known; of the key once."""
     file = tmp_path / "journal.json"
     Told(file, HashKey("another")).calls(A, A)
     told = Told(file)
+    [warned] = [record.getMessage() for record in caplog.records]
+    assert Reason.KEY_MISMATCH in warned
+    assert "OTEL_PROMPTCACHE_HASH_KEY" in warned
     told.calls(B, B, B)
     assert told.patterns == []

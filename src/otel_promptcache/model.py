@@ -189,6 +189,8 @@ class Prompt(NamedTuple):
     text_only: bool = True
     truncated: bool = False
     """True when the prompt was beyond our limits and the fingerprint covers only its beginning."""
+    marks_lost: bool = False
+    """Whether the application marked places, and the body that went out marks none."""
 
 
 class Usage(NamedTuple):

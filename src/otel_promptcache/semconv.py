@@ -139,6 +139,31 @@ HIT_RATIO: Final = _field("promptcache.hit_ratio", "double", "Cache read / all i
 HIT_DEPTH: Final = _field(
     "promptcache.hit_depth", "double", "Estimate: share of message elements wholly inside the read prefix."
 )
+EXPLANATION: Final = _field(
+    "promptcache.explanation",
+    "string",
+    "What happened, how it is known and what to do, in one line; of a ledger's record `explain` makes it.",
+    "span",
+)
+CONFIDENCE: Final = _field("promptcache.confidence", "string", "How sure reason and cause are.", cardinality="low")
+ACTIONABILITY: Final = _field(
+    "promptcache.actionability",
+    "string",
+    "Who can act on the reason: `application`, `configuration`, `provider`, `none`.",
+    "span",
+    "low",
+)
+ALSO: Final = _field(
+    "promptcache.also", "string", "What would have kept it from being read too, comma separated.", "ledger", "low"
+)
+EVIDENCE: Final = _field(
+    "promptcache.evidence",
+    "string",
+    "What the verdict rests on, `equal=3/9;gap=310.5;ttl=300`: leading segments that equal the earlier request's, of "
+    "all; where no change explains it, seconds between the two and that entries live; `;truncated` where only the "
+    "beginning of the prompt was compared.",
+    "ledger",
+)
 # --- Ours: money --------------------------------------------------------------------------------------------
 
 COST_TOTAL: Final = _field("promptcache.cost.total", "double", "USD of the call. Absent when the price is unknown.")

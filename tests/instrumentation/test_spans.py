@@ -479,6 +479,37 @@ def test_a_miss_links_to_the_request_it_should_have_matched(provider, clients, t
     assert attributes["promptcache.lost.usd"] == 0.01725
 
 
+def test_a_miss_explains_itself(provider, clients, telemetry, quiet):
+    """One line: what happened, where, how it is known, what to do; how sure, and who can act. Nothing of the prompt."""
+    provider.will_report(COLD, COLD)
+    clients.anthropic.messages.create(**with_system("The time is 09:00. " + "Be helpful. " * 100))
+    clients.anthropic.messages.create(**with_system("The time is 09:01. " + "Be helpful. " * 100))
+    first, second = map(ours, telemetry.spans)
+    assert second["promptcache.explanation"] == (
+        "The system prompt differs from the earlier request's (`system[0]`, line 1). By the look of it: a time stands "
+        "in the text and moved. 0 of 2 segments are equal. "
+        "Fix: Leave the time out, or send it in the newest user message."
+    )
+    told = "promptcache.explanation", "promptcache.confidence", "promptcache.actionability"
+    assert not set(told) & set(first)
+
+
+@pytest.mark.parametrize(
+    ("usage", "confidence", "who"),
+    [(COLD, "certain", "application"), ({"input_tokens": 10, "output_tokens": 5}, None, "application")],
+    ids=["a moment after", "no usage"],
+)
+def test_how_sure_and_who_can_act(usage, confidence, who, provider, clients, observe, quiet):
+    """Where there is room beside what the call cost."""
+    telemetry = observe(prices="false")
+    provider.will_report(COLD, usage)
+    for _ in range(2):
+        clients.anthropic.messages.create(**with_system("Be helpful. " * 100))
+    attributes = ours(telemetry.spans[-1])
+    assert attributes.get("promptcache.confidence") == confidence
+    assert attributes["promptcache.actionability"] == who
+
+
 def test_a_link_between_spans_of_somebody_else(provider, clients, telemetry, quiet):
     """An enriched owner is linked from and to like a span of ours, once."""
     provider.will_report(COLD, COLD)

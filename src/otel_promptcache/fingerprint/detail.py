@@ -142,8 +142,16 @@ def _of_text(text: str, hashed: Hashed) -> Detail:
 
 
 def _pieces(text: str, hashed: Hashed) -> frozenset[int]:
-    found = _SENTENCE.split(text[:_MAX_PIECED])
-    return frozenset(hashed(piece.strip().encode("utf-8", "surrogatepass")) for piece in found)
+    return frozenset(sentence_hash(piece, hashed) for piece in sentences(text))
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, as far as it is cut into them."""
+    return _SENTENCE.split(text[:_MAX_PIECED])
+
+
+def sentence_hash(sentence: str, hashed: Hashed = hash) -> int:
+    return hashed(sentence.strip().encode("utf-8", "surrogatepass"))
 
 
 def _lines(data: bytes, hashed: Hashed) -> tuple[list[int], bool]:

@@ -304,8 +304,11 @@ def _prepared(frame: Frame, call: Told, client: Any, made: Any, options: Any) ->
             body = {**{name: given[name] for name in _IN_THE_URL if name in given}, **body}
     url, headers = made.url, made.headers
     credential = next(filter(None, map(headers.get, call.dialect.credentials)), "")
+    for header, field in call.dialect.headers:
+        if values := headers.get(header):
+            body = {**body, field: [value.strip() for value in values.split(",") if value.strip()]}
     port = url.port or (443 if url.scheme == "https" else 80)
-    call.prepared(body, url.host, port, credential, platform_of(client))
+    call.prepared(body, url.host, port, credential, platform_of(client), getattr(frame.given, "json_data", None))
     own = call.recorder.own if call.recorder is not None else None
     if isinstance(own, trace.Span):
         frame.attach(own)

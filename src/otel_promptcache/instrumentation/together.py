@@ -47,7 +47,15 @@ class Told(Protocol):
         """What is to be added to the request, once it has been prepared."""
         ...
 
-    def prepared(self, body: Mapping[str, Any], host: str, port: int, credential: str, platform: str = "") -> None: ...
+    def prepared(
+        self,
+        body: Mapping[str, Any],
+        host: str,
+        port: int,
+        credential: str,
+        platform: str = "",
+        said: object = None,
+    ) -> None: ...
     def unasked(self) -> None: ...
     def refused(self) -> None: ...
     def heard(self, status: int, headers: Iterable[Header]) -> None: ...
@@ -97,9 +105,17 @@ class Calls(NoItems):
     def question(self) -> Question | None:
         return next((question for call in self._calls if (question := call.question) is not None), None)
 
-    def prepared(self, body: Mapping[str, Any], host: str, port: int, credential: str, platform: str = "") -> None:
+    def prepared(
+        self,
+        body: Mapping[str, Any],
+        host: str,
+        port: int,
+        credential: str,
+        platform: str = "",
+        said: object = None,
+    ) -> None:
         for call in self._calls:
-            call.prepared(body, host, port, credential, platform)
+            call.prepared(body, host, port, credential, platform, said)
 
     def unasked(self) -> None:
         for call in self._calls:

@@ -19,6 +19,7 @@ from otel_promptcache.observer.recording import Recorder
 from otel_promptcache.observer.wall import walled
 from otel_promptcache.observer.witness import Question
 from otel_promptcache.providers import Dialect, limits, native
+from otel_promptcache.providers._wire import marks
 from otel_promptcache.providers.endpoints import provider_at
 from otel_promptcache.providers.limits import Header
 from otel_promptcache.providers.rules import rules_for
@@ -91,9 +92,18 @@ class Call(NoItems):
     # --- events, in the order of a happy call ---------------------------------------------------------------
 
     @walled("request", "request")
-    def prepared(self, body: Mapping[str, Any], host: str, port: int, credential: str, platform: str = "") -> None:
+    def prepared(
+        self,
+        body: Mapping[str, Any],
+        host: str,
+        port: int,
+        credential: str,
+        platform: str = "",
+        said: object = None,
+    ) -> None:
         """The final body is about to be serialised (first attempt) or sent again (later ones). ``platform``: the
-        provider that the client itself is made for, where it is made for one."""
+        provider that the client itself is made for, where it is made for one. ``said``: the body as the application
+        gave it, before the SDK prepared it; it may hold generators."""
         if self._seen is not None:
             self._seen.attempts += 1
             self._sent_again()
@@ -120,9 +130,9 @@ class Call(NoItems):
         if settings.stream_usage:
             self.question = observer.witness.usage_question(seen, body)
         if self._mode is Mode.DIAGNOSE and not observer.breaker.open and chosen(settings.percent):
-            self._look_up(body, credential)
+            self._look_up(body, credential, said)
 
-    def _look_up(self, body: Mapping[str, Any], credential: str) -> None:
+    def _look_up(self, body: Mapping[str, Any], credential: str, said: object) -> None:
         """Fingerprints the prompt and asks the history. An error here costs the diagnosis, not the tokens."""
         observer, seen = self.observer, self._seen
         assert seen is not None
@@ -130,6 +140,8 @@ class Call(NoItems):
         started, others = thread_time(), collected()
         try:
             prompt = self.dialect.prompt(body)
+            if not prompt.breakpoints and isinstance(said, Mapping) and marks(said):
+                prompt = prompt._replace(marks_lost=True)
             seen.max_tokens, seen.text_only = prompt.max_tokens, prompt.text_only
             seen.write_ttls = tuple(place.ttl for place in prompt.breakpoints)
             seen.conversation = seen.conversation or prompt.conversation_id

@@ -54,7 +54,15 @@ class ErrandCall:
         return self._told
 
     @walled("request", "request")
-    def prepared(self, body: Mapping[str, Any], host: str, port: int, credential: str, platform: str = "") -> None:  # noqa: ARG002
+    def prepared(
+        self,
+        body: Mapping[str, Any],
+        host: str,
+        port: int,
+        credential: str,  # noqa: ARG002
+        platform: str = "",
+        said: object = None,  # noqa: ARG002
+    ) -> None:
         if self._trip is not None:
             return
         model = body.get("model")

@@ -34,6 +34,11 @@ class Dialect(Protocol):
         """Request headers that may say whose account it is, the likeliest first."""
         ...
 
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """(header, field): request headers with a list that the body could have as this field."""
+        ...
+
     def handles(self, path: str) -> bool:
         """Whether requests to this URL path speak the dialect."""
         ...

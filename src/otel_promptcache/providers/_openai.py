@@ -14,6 +14,7 @@ from otel_promptcache.providers.rules import DAY, HOUR, MINUTE, TTL_SECONDS, rul
 
 provider: Final = "openai"
 credentials: Final = ("authorization", "api-key")
+headers: Final[tuple[tuple[str, str], ...]] = ()
 
 INSTRUCTION_ROLES: Final = frozenset({"system", "developer"})
 _RETENTION: Final[dict[str, int]] = {"in_memory": 10 * MINUTE, "24h": DAY}

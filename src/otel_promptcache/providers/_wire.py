@@ -23,6 +23,10 @@ _RUN: Final = 8
 MARKERS: Final = frozenset({"cache_control", "prompt_cache_breakpoint"})
 """Fields that place a breakpoint: part of the request, never of the cached text."""
 
+_MOST_LOOKED_AT: Final = 500
+"""Objects and lists in which marks are looked for that are not where they are used: those of a few long messages."""
+_MARKED_PARTS: Final = ("content", "output", "messages", "input", "system", "tools")
+
 _NESTING: Final = ("content", "output")
 """Fields in which the result of a tool has parts of its own, which can be marked too."""
 
@@ -82,6 +86,22 @@ def marker(block: object, name: str) -> object | None:
                 marks = (part.get(name) for part in reversed(parts) if type(part) is dict)
                 mark = next((found for found in marks if found is not None), mark)
     return mark
+
+
+def marks(body: Mapping[str, Any]) -> bool:
+    """Whether a request body marks any place. Looks at so much of it, and nothing that would be used up by looking."""
+    waiting: list[object] = [body]
+    for _ in range(_MOST_LOOKED_AT):
+        if not waiting:
+            return False
+        item = waiting.pop()
+        if isinstance(item, Mapping):
+            if any(isinstance(item.get(name), Mapping) for name in MARKERS):
+                return True
+            waiting += [item[name] for name in _MARKED_PARTS if name in item]
+        elif type(item) is list:
+            waiting += item
+    return False
 
 
 def text_of(block: object, types: frozenset[str]) -> str | None:

@@ -39,6 +39,7 @@ name: Final = "anthropic"
 provider: Final = "anthropic"
 operation: Final = "chat"
 credentials: Final = ("x-api-key", "authorization")
+headers: Final = (("anthropic-beta", "betas"),)
 
 _TEXT: Final = frozenset({"text"})
 _KINDS: Final[dict[str, Kind]] = {
@@ -80,8 +81,9 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
         mark(tool)
     if "speed" in body:
         _parameter(built, "speed", body["speed"])
-    if "betas" in body:
-        _parameter(built, "betas", body["betas"])
+    betas = body.get("betas") or body.get("anthropic_beta")  # a header's values, or what stands for it on Bedrock
+    if betas:
+        _parameter(built, "betas", sorted({str(one) for one in as_list(betas)}))
     before_system = len(built.segments)
 
     system = body.get("system")

@@ -18,6 +18,7 @@ name: Final = "gemini"
 provider: Final = "gcp.gemini"
 operation: Final = "generate_content"
 credentials: Final = ("x-goog-api-key", "authorization")
+headers: Final[tuple[tuple[str, str], ...]] = ()
 
 _CAPITAL: Final = re.compile(r"(?<!^)([A-Z])")
 _KINDS: Final[tuple[tuple[str, Kind], ...]] = (

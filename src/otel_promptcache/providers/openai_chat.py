@@ -15,6 +15,7 @@ name: Final = "openai_chat"
 provider: Final = _openai.provider
 operation: Final = "chat"
 credentials: Final = _openai.credentials
+headers: Final = _openai.headers
 
 _TEXT: Final = frozenset({"text"})
 _KINDS: Final[dict[str, Kind]] = {
@@ -84,7 +85,7 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
         model=string(body.get("model")),
         segments=segments,
         breakpoints=_openai.breakpoints(body, segments, marks, eligible),
-        automatic=_openai.automatic(body),
+        automatic=_openai.automatic(body) and body.get("cache_prompt") is not False,  # llama.cpp's switch
         cache_key=string(body.get("prompt_cache_key")),
         retention=_openai.retention(body),
         stream=body.get("stream") is True,

@@ -16,6 +16,7 @@ name: Final = "openai_completions"
 provider: Final = _openai.provider
 operation: Final = "text_completion"
 credentials: Final = _openai.credentials
+headers: Final = _openai.headers
 
 
 def handles(path: str) -> bool:
@@ -57,4 +58,16 @@ def path(segment: Segment) -> str:
     return segment.role if segment.section is Section.PARAMETERS else f"prompt[{segment.element}]"
 
 
-__all__ = ["answer", "credentials", "event", "handles", "name", "operation", "path", "prompt", "provider", "usage"]
+__all__ = [
+    "answer",
+    "credentials",
+    "event",
+    "handles",
+    "headers",
+    "name",
+    "operation",
+    "path",
+    "prompt",
+    "provider",
+    "usage",
+]

@@ -14,6 +14,7 @@ name: Final = "openai_responses"
 provider: Final = _openai.provider
 operation: Final = "chat"
 credentials: Final = _openai.credentials
+headers: Final = _openai.headers
 
 _TEXT: Final = frozenset({"input_text", "output_text", "text"})
 _KINDS: Final[dict[str, Kind]] = {

@@ -40,6 +40,8 @@ class Rules:
     source: str
     read_on: str
     granule: int = 1
+    largest_granule: int = 0
+    """What a deployment may set its granule to, where that is a setting of the server's; 0 where it is none."""
     ttl: int = 5 * MINUTE
     ttl_certain: bool = True
     """False where the provider gives a range: an idle prefix may be gone from ``ttl`` on."""
@@ -75,6 +77,8 @@ class Rules:
     """Tokens at the end of a prompt that are computed anew even when all of it is stored."""
     slots: int = 0
     """Prompts kept at a time, one in each slot; 0 is no such limit."""
+    can_be_off: bool = False
+    """A request may turn caching off for itself (`cache_prompt: false`)."""
     lifetime_stated: bool = True
     """False where not even a lifetime is stated: whether anything is held is luck, and nobody's fault."""
 
@@ -233,6 +237,7 @@ ROWS: Final[tuple[Rules, ...]] = (
         "docs.vllm.ai/en/latest/design/prefix_caching",
         "2026-11",
         granule=16,
+        largest_granule=128,  # --block-size
         ttl=UNTIL_EVICTED,
         per_account=False,
         reports_writes=True,
@@ -262,6 +267,7 @@ ROWS: Final[tuple[Rules, ...]] = (
         keeps_output=True,
         recomputed=1,
         slots=4,
+        can_be_off=True,
     ),
     # Anything that speaks one of the dialects and is not known: a common prefix, soon forgotten, nothing promised.
     Rules(

@@ -8,10 +8,16 @@ from typing import Final
 from otel_promptcache import semconv
 from otel_promptcache.model import Observation, Usage
 from otel_promptcache.providers.rules import TTL_NAMES
-from otel_promptcache.telemetry.spans import Attributes, all_attributes, convention_attributes
+from otel_promptcache.telemetry.spans import Attributes, all_attributes, convention_attributes, evidence_attributes
 
-_SPAN_ONLY: Final = (semconv.HIT_RATIO, semconv.COST_SAVING, semconv.FINISH_REASONS, semconv.REQUEST_MAX_TOKENS)
-"""Left out of the ledger, whose records are to be small: the first two follow from other fields."""
+_SPAN_ONLY: Final = (
+    semconv.HIT_RATIO,
+    semconv.COST_SAVING,
+    semconv.ACTIONABILITY,
+    semconv.FINISH_REASONS,
+    semconv.REQUEST_MAX_TOKENS,
+)
+"""Left out of the ledger, whose records are to be small: the first three follow from other fields."""
 _CONTEXT: Final = ("tier", "speed", "geo", "processing", "upstream")
 _ORDINARY: Final = frozenset({"", "standard", "default", "auto", "global", "not_available"})
 """Values of these that change no price."""
@@ -29,6 +35,8 @@ def ledger_attributes(seen: Observation) -> Attributes:
         semconv.PROVIDER: seen.provider,
         semconv.REQUEST_MODEL: seen.model,
     }
+    if seen.diagnosis is not None:
+        found |= evidence_attributes(seen.diagnosis)
     if seen.fingerprint is not None:
         found[semconv.PREFIX_CHAIN] = seen.fingerprint.chain
     if seen.duration is not None:

@@ -11,8 +11,9 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from otel_promptcache import attribution, semconv
 from otel_promptcache.advice import Finding, sentence
+from otel_promptcache.diagnosis import actor, explanation
 from otel_promptcache.journal import Change
-from otel_promptcache.model import Attribution, Link, Observation
+from otel_promptcache.model import Attribution, Diagnosis, Link, Observation
 from otel_promptcache.providers.limits import Header
 from otel_promptcache.providers.rules import TTL_NAMES
 from otel_promptcache.settings import Spans
@@ -214,8 +215,11 @@ def own_attributes(seen: Observation) -> Attributes:
     What does not fit is left out rather than cut: half a tenant is another tenant.
     """
     found = all_attributes(seen)
-    said = seen.attribution
-    lengthy = said.keys or said.strategy or said.prompt_name or seen.native or len(said.route) > _SHORT
+    verdict, said = seen.diagnosis, seen.attribution
+    blamed = verdict is not None and verdict.reason is not None
+    if verdict is not None and blamed:
+        found = {semconv.EXPLANATION: explanation(verdict, seen.path), **found}
+    lengthy = blamed or said.keys or said.strategy or said.prompt_name or seen.native or len(said.route) > _SHORT
     if len(found) <= MAX_ATTRIBUTES and not lengthy:
         return found  # nothing else in it can be long
     kept: Attributes = {}
@@ -255,7 +259,27 @@ def all_attributes(seen: Observation) -> Attributes:
         found[semconv.KEY_ID] = print_.key_id
     if seen.hit_depth is not None:
         found[semconv.HIT_DEPTH] = round(seen.hit_depth, 4)
+    verdict = seen.diagnosis
+    if verdict is not None and verdict.reason is not None:
+        if verdict.confidence is not None:
+            found[semconv.CONFIDENCE] = verdict.confidence.value
+        found[semconv.ACTIONABILITY] = actor(verdict)
     found[semconv.SCHEMA_VERSION] = semconv.SCHEMA
+    return found
+
+
+def evidence_attributes(verdict: Diagnosis) -> Attributes:
+    """What a verdict rests on, for the ledger: a sentence is made of it by whoever reads it."""
+    found: Attributes = {}
+    if verdict.also:
+        found[semconv.ALSO] = ",".join(verdict.also)
+    evidence = verdict.evidence
+    if evidence is not None:
+        said = [f"equal={evidence.equal}/{evidence.of}"]
+        if verdict.reason not in semconv.PROMPT_CHANGED and evidence.gap is not None and evidence.ttl is not None:
+            said += [f"gap={max(0.0, evidence.gap):.1f}", f"ttl={evidence.ttl}"]
+        said += ["truncated"] if evidence.truncated else []
+        found[semconv.EVIDENCE] = ";".join(said)
     return found
 
 
