@@ -129,7 +129,7 @@ class Call:
                 conversation=seen.conversation,
                 link=self._recorder.link,
             )
-            seen.fingerprint = fingerprint_of(observer.key, sight)
+            seen.fingerprint = fingerprint_of(observer.key, sight, truncated=prompt.truncated)
             seen.lineage = sight.sent.lineage
             self._prompt, self._sight = prompt, sight
             if sight.previous is not None:

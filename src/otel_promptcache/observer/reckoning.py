@@ -12,6 +12,8 @@ from otel_promptcache.fingerprint import SHORT, HashKey
 from otel_promptcache.history import Info, Node, Sight, describe
 from otel_promptcache.model import Fingerprint, Section, Segment
 
+TRUNCATED: Final = ",truncated"
+"""Behind the sections of a fingerprint that covers the beginning of a prompt only."""
 _ERROR_KIND: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 
 
@@ -33,8 +35,8 @@ def detail(fresh: Sequence[tuple[Info, Segment]]) -> None:
     describe(fresh)
 
 
-def fingerprint_of(key: HashKey, sight: Sight) -> Fingerprint:
-    """The exportable identity of a request that the history has seen."""
+def fingerprint_of(key: HashKey, sight: Sight, *, truncated: bool) -> Fingerprint:
+    """The exportable identity of a request that the history has seen; it says so where it is that of a beginning."""
     leading: Node | None = None
     for node in sight.nodes:
         info = node.info
@@ -42,7 +44,7 @@ def fingerprint_of(key: HashKey, sight: Sight) -> Fingerprint:
             break
         leading = node
     chain = sight.nodes[-1].chain.hex()
-    messages = f"messages:{chain[: 2 * SHORT]}"
+    messages = f"messages:{chain[: 2 * SHORT]}" + (TRUNCATED if truncated else "")
     if leading is None:
         return Fingerprint("", chain, messages, key.id)
     identity = leading.identity
