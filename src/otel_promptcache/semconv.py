@@ -204,7 +204,7 @@ PREFIX_ID: Final = _field(
 FINGERPRINT: Final = _field(
     "promptcache.fingerprint",
     "string",
-    "`section:digest` for each section, comma separated.",
+    "`section:digest` for each section, comma separated; then `truncated`, where the prompt was beyond our limits.",
     content=Content.HASH,
 )
 KEY_ID: Final = _field(

@@ -7,7 +7,6 @@ prompt, or speaks a dialect that is not known, is counted and passed over.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -99,9 +98,8 @@ def body_of(name: str) -> Mapping[str, Any]:
     """The request body in a file that holds one: bare, or within a log line or cassette. Raises as ``read`` does."""
     with opened(name) as handle:
         text = handle.read()
-    try:
-        document = json.loads(text)
-    except ValueError:
+    document = parsed(text)
+    if document is None:
         raise TrafficError(f"{name}: not one JSON document") from None
     found = _first(document, _BODY, _json_object) if isinstance(document, dict) else None
     body = found if found is not None and not _is_body(mapping(document)) else document

@@ -192,7 +192,7 @@ def _call(found: Mapping[str, Any], at: float) -> LedgerCall:
         route=text(semconv.ROUTE),
         conversation=text(semconv.CONVERSATION_ID, semconv.LINEAGE_ID),
         key_id=text(semconv.KEY_ID),
-        sections=tuple(intern(one) for one in sections if one and not one.startswith(_MESSAGES)),
+        sections=tuple(intern(one) for one in sections if ":" in one and not one.startswith(_MESSAGES)),
         read=int(found.get(semconv.CACHE_READ_TOKENS) or 0),
         write=int(found.get(semconv.CACHE_WRITE_TOKENS) or 0),
         uncached=int(found.get(semconv.UNCACHED_TOKENS) or 0),

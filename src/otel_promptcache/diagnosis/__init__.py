@@ -101,7 +101,7 @@ def _missed(case: Case, expected: Expectation, read: int) -> Diagnosis:
             lifetime(case, source) if source else None,
             case.rules.minimum,
             f"{case.rules.source} ({case.rules.read_on})",
-            case.prompt.truncated,
+            case.prompt.truncated or (parted is not None and parted.truncated),
         ),
     )
 

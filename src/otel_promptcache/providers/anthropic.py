@@ -21,6 +21,7 @@ from otel_promptcache.model import (
     Usage,
 )
 from otel_promptcache.providers._wire import (
+    MAX_MARKS,
     Builder,
     as_list,
     count,
@@ -73,10 +74,10 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
     marks: list[Breakpoint] = []
 
     def mark(block: object) -> None:
-        if (control := marker(block, "cache_control")) is not None and not built.truncated:
+        if not built.truncated and (control := marker(block, "cache_control")) is not None:
             marks.append(Breakpoint(len(built.segments), _ttl(control), True))
 
-    for index, tool in _in_cache_order(as_list(body.get("tools"))):
+    for index, tool in _in_cache_order(built.limited(body.get("tools"))):
         built.block(Section.TOOLS, index, -1, "tool", tool, Kind.TOOL)
         mark(tool)
     if "speed" in body:
@@ -90,7 +91,7 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
     if type(system) is str:
         built.text(Section.SYSTEM, -1, -1, "system", system)
     else:
-        for index, block in enumerate(as_list(system)):
+        for index, block in enumerate(built.limited(system)):
             _content(built, Section.SYSTEM, index, -1, "system", block)
             mark(block)
 
@@ -105,19 +106,21 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
     if previous:
         built.held(previous)
 
-    messages = as_list(body.get("messages"))
+    messages = built.limited(body.get("messages"))
     index = 0
-    while index < len(messages):
+    while index < len(messages) and not built.full:
         index = built.plain_messages(messages, index)
         if index < len(messages):
             message = mapping(messages[index])
             role = string(message.get("role"))
-            for item, block in enumerate(as_list(message.get("content"))):
+            for item, block in enumerate(built.limited(message.get("content"))):
                 _content(built, Section.MESSAGES, index, item, role, block)
                 mark(block)
             index += 1
 
+    built.truncated = built.truncated or index < len(messages)
     segments = built.segments
+    del marks[:-MAX_MARKS]
     if not built.text_only:
         _toggles(segments, marks, before_system, before_messages)
     automatic = body.get("cache_control") is not None

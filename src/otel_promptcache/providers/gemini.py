@@ -47,13 +47,13 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
     cached = string(field(body, "cachedContent"))
     if cached:  # what the server holds stands in front of all that the request brings
         built.held(cached)
-    for index, tool in enumerate(as_list(body.get("tools"))):
+    for index, tool in enumerate(built.limited(body.get("tools"))):
         built.block(Section.TOOLS, index, -1, "tool", tool, Kind.TOOL)
     tool_config = field(body, "toolConfig")
     if tool_config:
         built.parameter("toolConfig", tool_config)
     _content(built, Section.SYSTEM, 0, "system", field(body, "systemInstruction"))
-    for index, content in enumerate(as_list(body.get("contents"))):
+    for index, content in enumerate(built.limited(body.get("contents"))):
         role = string(mapping(content).get("role")) or "user"
         _content(built, Section.MESSAGES, index, role, content)
     config = mapping(field(body, "generationConfig"))
@@ -74,7 +74,7 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
 def _content(built: Builder, section: Section, element: int, role: str, content: object) -> None:
     """The parts of a content; a string, or a bare part, is a content of one part."""
     parts = mapping(content).get("parts") if isinstance(content, Mapping) and "parts" in content else content
-    for item, part in enumerate(as_list(parts)):
+    for item, part in enumerate(built.limited(parts)):
         text = _text(part)
         if text is not None:
             built.text(section, element, item, role, text)

@@ -61,16 +61,16 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
     """The request body as a prompt. Leading system and developer messages are the system section."""
     built = Builder()
     marks: list[Breakpoint] = []
-    messages = as_list(body.get("messages"))
+    messages = built.limited(body.get("messages"))
     for field, default in _PARAMETERS:
         if field in body:
             _openai.parameter(built, field, body[field], default)
-    for index, tool in enumerate(as_list(body.get("tools"))):
+    for index, tool in enumerate(built.limited(body.get("tools"))):
         built.block(Section.TOOLS, index, -1, "tool", tool, Kind.TOOL)
 
     leading = _openai.leading_instructions(messages)
     index = 0
-    while index < len(messages):
+    while index < len(messages) and not built.full:
         if index >= leading:
             index = built.plain_messages(messages, index)
         if index < len(messages):
@@ -78,6 +78,7 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
             _parts(built, marks, _openai.section(index, leading), index, message)
             index += 1
 
+    built.truncated = built.truncated or index < len(messages)
     segments = built.segments
     eligible = next((length for length in range(len(segments), 0, -1) if _eligible(segments[length - 1], leading)), 0)
     return Prompt(
@@ -113,14 +114,14 @@ def _parts(built: Builder, marks: list[Breakpoint], section: Section, index: int
     if type(content) is str:
         built.text(section, index, -1, who, content, kind)
     else:
-        for item, part in enumerate(as_list(content)):
+        for item, part in enumerate(built.limited(content)):
             text = text_of(part, _TEXT)
             if text is not None:
                 built.text(section, index, item, who, text, kind)
             else:
                 built.block(section, index, item, who, part, _KINDS.get(string(mapping(part).get("type")), Kind.OTHER))
             _openai.mark(built, marks, part)
-    for number, call in enumerate(as_list(message.get("tool_calls"))):
+    for number, call in enumerate(built.limited(message.get("tool_calls"))):
         built.block(section, index, -2 - number, who, call, Kind.TOOL_USE)
     if "reasoning_content" in message and message["reasoning_content"] is not None:
         built.block(section, index, -1, who, message["reasoning_content"], Kind.REASONING)
