@@ -308,6 +308,15 @@ class Journal:
         os.replace(partial, self._file)
 
 
+def key_of(file: str) -> str:
+    """The id of the key that a journal's file was written under. Raises OSError, and ValueError for what is none."""
+    try:
+        with open(file, encoding="utf-8") as handle:
+            return str(json.load(handle)["key"])
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError("no journal") from error
+
+
 def _version_out(version: Version) -> dict[str, Any]:
     return {
         "digest": version.digest,

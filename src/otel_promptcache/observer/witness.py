@@ -6,6 +6,7 @@ asked. A host that refuses the question is remembered and not asked again.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 from enum import IntEnum
@@ -16,6 +17,8 @@ from otel_promptcache.model import Diagnosis, Observation, Section
 from otel_promptcache.providers import native
 from otel_promptcache.semconv import OVERFLOW, PROMPT_CHANGED, Agreement, Cause, Reason, Status
 from otel_promptcache.settings import Settings
+
+log = logging.getLogger("otel_promptcache")
 
 MAX_RECORDS: Final = 10_000
 MAX_HOSTS: Final = 1_000
@@ -97,6 +100,8 @@ class Witness:
         if len(self._stages) < MAX_HOSTS:
             untried = question.asking.beta and not question.header
             self._stages[question.dialect, question.host] = _Stage.WITH_HEADER if untried else _Stage.NOT
+            if not untried:
+                log.info("otel-promptcache: %s refuses to give its own verdict; it is not asked again", question.host)
 
 
 def _chosen(lineage: str, share: float) -> bool:

@@ -241,6 +241,8 @@ def all_attributes(seen: Observation) -> Attributes:
     """Everything of ours, the most telling first; what is not known is absent."""
     found: Attributes = {}
     _tell_verdict(found, seen)
+    if seen.native:
+        _tell_witness(found, seen)
     _tell_money(found, seen)
     said = seen.attribution
     if said.route:
@@ -249,8 +251,6 @@ def all_attributes(seen: Observation) -> Attributes:
         found |= attribution_attributes(said)
     if seen.batch:
         found[semconv.BATCH_ID] = seen.batch
-    if seen.native:
-        _tell_witness(found, seen)
     print_ = seen.fingerprint
     if print_ is not None:
         found[semconv.PREFIX_ID] = print_.prefix_id
