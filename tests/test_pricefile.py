@@ -418,3 +418,10 @@ def test_the_documented_file_is_right() -> None:
     }
     for file in (root / "examples" / "prices").iterdir():
         assert read(str(file)).rows
+
+
+@pytest.mark.parametrize("number", ["0x" + "f" * 100_000, "0." + "1" * 100_000], ids=["integer", "fraction"])
+def test_a_number_without_end(number: str) -> None:
+    """Is refused by its length: to work with it would hold the whole process up."""
+    with pytest.raises(PriceFileError):
+        pricefile.parse(f'[[price]]\nprovider = "p"\nmodel = "m"\ninput = {number}\n'.encode(), "prices.toml")

@@ -277,7 +277,7 @@ class Journal:
                 self._load_strand(one)
         except FileNotFoundError:
             return
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        except Exception as error:  # whatever stands in a file, the application starts
             self._begin()
             log.warning(
                 "otel-promptcache: OTEL_PROMPTCACHE_JOURNAL_FILE cannot be read (%s); it begins anew",

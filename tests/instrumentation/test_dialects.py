@@ -182,3 +182,32 @@ def test_a_stream_without_usage_of_llama_cpp(connect, streamed, observe):
     told = telemetry.span.attributes
     assert (told["gen_ai.usage.input_tokens"], told["gen_ai.usage.cache_read.input_tokens"]) == (1556, 1555)
     assert told["gen_ai.provider.name"] == "llama_cpp"
+
+
+def test_a_stream_that_tells_more_as_it_goes_on(connect, streamed, observe):
+    """Counts in every chunk, the first of them without those of the cache: the verdict is that of the last."""
+    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": []}
+    early, late = {"prompt_tokens": 4000}, {"prompt_tokens": 4000, "prompt_tokens_details": {"cached_tokens": 3968}}
+    body = [
+        f"data: {json.dumps({**chunk, 'usage': {**usage, 'completion_tokens': number}})}\n\n".encode()
+        for number, usage in enumerate((early, early, late))
+    ]
+    telemetry = observe(prices="off")
+    client = connect(respond=lambda _: streamed(body)).openai
+    for _ in range(2):
+        list(client.chat.completions.create(stream=True, **OM))
+    told = telemetry.spans[-1].attributes
+    assert (told["promptcache.status"], told["gen_ai.usage.cache_read.input_tokens"]) == ("hit", 3968)
+    assert "promptcache.reason" not in told
+
+
+def test_a_gateway_has_many_providers(connect, http, observe):
+    """What one model's answer shows is not said of another model."""
+    usage = {"prompt_tokens": 100, "completion_tokens": 5}
+    answers = [completion(usage), completion(usage, x_groq={"id": "req_1"}), completion(usage)]
+    telemetry = observe(prices="off")
+    client = connect(respond=answering(http, *answers)).openai
+    for model in ("gpt-4.1", "openai/gpt-oss-120b", "gpt-4.1"):
+        client.chat.completions.create(**{**OM, "model": model})
+    named = [span.attributes["gen_ai.provider.name"] for span in telemetry.spans]
+    assert named == ["openai", "groq", "openai"]

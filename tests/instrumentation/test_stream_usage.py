@@ -187,13 +187,49 @@ def test_a_refusal_with_422(connect, http, observe, quiet):
     assert ["stream_options" in body for body in sent] == [True, False]
 
 
+@pytest.mark.parametrize("status", [400, 403, 404, 500])
+def test_a_host_that_refuses_without_a_word(status, connect, http, observe, quiet):
+    """As long as it has never taken the question, any refusal may be for it."""
+    sent = []
+
+    def respond(request):
+        sent.append(json.loads(request.content))
+        if "stream_options" in sent[-1]:
+            return http.Response(status, json={"message": "no"})
+        return http.Response(200, headers={"content-type": "text/event-stream"}, content=b"data: [DONE]\n\n")
+
+    observe(stream_usage="true")
+    client = connect(respond=respond, max_retries=0)
+    assert (create(client, OM), create(client, OM)) == ([], [])
+    assert ["stream_options" in body for body in sent] == [True, False, False]
+
+
+def test_a_host_that_is_out_of_order(connect, http, observe, quiet):
+    """Is no host that refuses the question: once it answers again, it is asked."""
+    sent = []
+
+    def respond(request):
+        sent.append(json.loads(request.content))
+        if len(sent) <= 2:
+            return http.Response(500, json={"message": "no"})
+        return http.Response(200, headers={"content-type": "text/event-stream"}, content=b"data: [DONE]\n\n")
+
+    observe(stream_usage="true")
+    client = connect(respond=respond, max_retries=0)
+    with pytest.raises(openai.InternalServerError):
+        create(client, OM)
+    assert create(client, OM) == []
+    assert ["stream_options" in body for body in sent] == [True, False, True]
+
+
 def test_a_refusal_of_something_else(clients, provider, observe, quiet):
-    """Is the application's, at once."""
-    provider.refuses = lambda _: "messages: too long"
+    """Is the application's, at once, where the host is known to take the question."""
     telemetry = observe(stream_usage="true")
+    create(clients, OM)
+    provider.refuses = lambda _: "messages: too long"
     with pytest.raises(openai.BadRequestError, match="too long"):
         create(clients, OM)
-    assert (len(provider.asked), telemetry.total("promptcache.calls")) == (1, 1)
+    assert (len(provider.asked), telemetry.total("promptcache.calls")) == (2, 2)
 
 
 def test_retries_ask_as_well(connect, provider, observe, quiet):

@@ -42,9 +42,9 @@ class Asked:
         return made
 
     def refused_by(self, error: BaseException) -> bool:
-        """Whether an SDK's exception, of HTTP 400 or 422, says that the provider does not take the question."""
+        """Whether an SDK's exception says that the provider does not take the question."""
         complaint = f"{error} {getattr(error, 'body', '')}"
-        return native.refuses(self.question.asking, complaint, self.body) is not False
+        return native.refuses(self.question.asking, complaint, self.body)
 
     def without(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments of ``request`` that make the same request again, without the question."""

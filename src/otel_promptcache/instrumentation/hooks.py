@@ -29,7 +29,9 @@ from otel_promptcache.providers.errands import errand_for
 from otel_promptcache.telemetry.context import candidates
 
 _REFUSED: Final = (400, 422)
-"""With which providers refuse a field that they do not know."""
+"""With which providers refuse a field that they do not know, and name it."""
+_NOT_FOR_A_FIELD: Final = (401, 408, 409, 429)
+"""Errors that no field of a request is to blame for."""
 
 _frame: ContextVar[Frame | None] = ContextVar("otel_promptcache_frame", default=None)
 
@@ -117,10 +119,11 @@ class Frame:
 
     def again(self, asked: Asked, error: BaseException, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Again:
         """Arguments to make the request with once more, where it failed because of our question; else False."""
-        if asked.refused_by(error) is False:
+        named = getattr(error, "status_code", None) in _REFUSED and asked.refused_by(error)
+        if not named and not asked.question.untried:
             return False
         if self.call is not None:
-            self.call.refused()
+            self.call.refused(certain=named)
         return asked.without(args, kwargs)
 
     def leave(self, error: BaseException | None) -> None:
@@ -194,7 +197,8 @@ def _left(
     with contextlib.suppress(Exception):  # an exception that is not the SDK's may have anything of that name
         frame.hear(getattr(error, "response", None))
     asked = getattr(frame, "asked", None)
-    if asked is not None and getattr(error, "status_code", None) in _REFUSED:
+    status = getattr(error, "status_code", None)
+    if asked is not None and isinstance(status, int) and status not in _NOT_FOR_A_FIELD:
         frame.asked, frame.silent = None, True
         again: Again = None
         try:
@@ -202,7 +206,7 @@ def _left(
         except Exception as ours:
             with contextlib.suppress(Exception):
                 frame.call.observer.trouble("witness", ours)  # type: ignore[union-attr]
-        if again is not False:  # where we cannot tell whose fault it is, it may be ours
+        if again is not False:  # None: we could not tell whose fault it is, and it may be ours
             return again or (args, kwargs)
     with contextlib.suppress(Exception):
         frame.leave(error)

@@ -66,8 +66,8 @@ class Observer:
         self.witness = Witness()
         self.batches = Batches()
         self.journal = Journal(key, telemetry.changed, _journal_file(live.value))
-        self.learned: dict[tuple[str, int], str] = {}
-        """Who answers at hosts and ports that nobody has named, as their answers show."""
+        self.learned: dict[tuple[str, int, str], str] = {}
+        """Who answers at hosts and ports that nobody has named, as their answers show; a gateway has many models."""
         self.errors: Counter[str] = Counter()
         self._said: set[tuple[str, str]] = set()
         self._unpriced: set[tuple[str, str]] = set()
@@ -166,10 +166,10 @@ class Observer:
             token = self._credentials[fast] = self.key.token(secret)
         return token
 
-    def learn(self, host: str, port: int, provider: str) -> str:
-        """Remembers who answers at a host, and gives it back."""
+    def learn(self, host: str, port: int, model: str, provider: str) -> str:
+        """Remembers who answers at a host for a model, and gives it back."""
         if len(self.learned) < MAX_LEARNED:
-            self.learned[host, port] = provider
+            self.learned[host, port, model] = provider
         return provider
 
     def sweep(self) -> None:

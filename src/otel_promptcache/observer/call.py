@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_promptcache import diagnosis, paths, pricing
 from otel_promptcache._collection import collected, collecting
 from otel_promptcache.history import Sight
-from otel_promptcache.model import Answer, Observation, Prompt, Scope
+from otel_promptcache.model import Answer, Observation, Prompt, Scope, Usage
 from otel_promptcache.observer import witness
 from otel_promptcache.observer.afterwards import premium_of, tell_journal
 from otel_promptcache.observer.batches import NoItems
@@ -40,6 +40,8 @@ class Call(NoItems):
         "_asked",
         "_batch",
         "_closed",
+        "_doubted",
+        "_judged_by",
         "_mode",
         "_named",
         "_prompt",
@@ -77,6 +79,10 @@ class Call(NoItems):
         self._prompt: Prompt | None = None
         self._sight: Sight | None = None
         self._closed = False
+        self._doubted: Question | None = None
+        """What may have been refused: the request is under way without it."""
+        self._judged_by: tuple[int | None, ...] | None = None
+        """The counts that the verdict rests on."""
         self._named = ""
         """Who answers, where that is known before the answer."""
         self._asked: str | None = None
@@ -109,15 +115,15 @@ class Call(NoItems):
             self._sent_again()
             return
         observer, settings = self.observer, self.settings
-        model = body.get("model")
+        model = body["model"][:MAX_NAME] if isinstance(body.get("model"), str) else ""
         self._named = platform or provider_at(host, port, settings.provider_hosts)
         seen = self._seen = Observation(
             call_id=observer.next_id(),
             dialect=self.dialect.name,
-            provider=self._named or observer.learned.get((host, port)) or self.dialect.provider,
+            provider=self._named or observer.learned.get((host, port, model)) or self.dialect.provider,
             endpoint=host,
             port=port,
-            model=model[:MAX_NAME] if isinstance(model, str) else "",
+            model=model,
             stream=body.get("stream") is True,
             at=observer.clock(),
         )
@@ -188,11 +194,14 @@ class Call(NoItems):
         self.question = None
 
     @walled("witness", "request")
-    def refused(self) -> None:
-        """The provider did not take the question. The request is made again without it, as the same call."""
+    def refused(self, *, certain: bool) -> None:
+        """The provider did not take the question, or may not have. The request is made again without it, as the same
+        call; where it is answered then, the question was to blame."""
         question, self.question = self.question, None
-        if question is not None:
+        if question is not None and certain:
             self.observer.witness.refused(question)
+        else:
+            self._doubted = question
 
     @walled("limits", "response")
     def heard(self, status: int, headers: Iterable[Header]) -> None:
@@ -213,8 +222,16 @@ class Call(NoItems):
             return
         if streaming and seen.first_chunk is None:
             seen.first_chunk = perf_counter() - self._started
+        self._begun()
+
+    def _begun(self) -> None:
         if self._sight is not None:
             self.observer.history.begun(self._sight, self.observer.clock())
+        if self.question is not None:
+            self.observer.witness.took(self.question)
+        elif self._doubted is not None:
+            self.observer.witness.refused(self._doubted)
+            self._doubted = None
 
     @walled("response", "response")
     def answered(self, answer: Answer) -> None:
@@ -230,12 +247,14 @@ class Call(NoItems):
         if answer.model:
             seen.response_model = answer.model[:MAX_NAME]
         if answer.native:
-            seen.native = answer.native
+            seen.native = tuple(
+                (name, value[:MAX_NAME] if isinstance(value, str) else value) for name, value in answer.native
+            )
         if answer.discount is not None:
             seen.discount = answer.discount
         if answer.provider and answer.provider != seen.provider and not self._named:
             # A host that nobody has named tells by the form of its answer who is there.
-            seen.provider = self.observer.learn(seen.endpoint, seen.port, answer.provider)
+            seen.provider = self.observer.learn(seen.endpoint, seen.port, seen.model, answer.provider)
             if self._recorder is not None:
                 self._recorder.renamed(seen)
         if answer.finish_reasons:
@@ -244,6 +263,8 @@ class Call(NoItems):
             seen.error_type = error_kind(answer.error_type)
         if answer.usage is not None:
             seen.usage = answer.usage
+            if self._judged_by != _input_of(answer.usage):
+                seen.diagnosis = None  # streams tell more as they go on
             self._judge(seen)
             self._compare(seen)
             if self._recorder is not None:
@@ -254,8 +275,7 @@ class Call(NoItems):
         """A whole body that is there already, parsed; None where it is no JSON object."""
         if self._seen is None or self._closed:
             return
-        if self._sight is not None:
-            self.observer.history.begun(self._sight, self.observer.clock())
+        self._begun()
         if isinstance(document, dict):
             self._answered(self.dialect.answer(document))
         self._complete()
@@ -364,9 +384,11 @@ class Call(NoItems):
                 self.observer.trouble("witness", error)
 
     def _diagnose(self, seen: Observation, prompt: Prompt, sight: Sight) -> None:
+        self._judged_by = _input_of(seen.usage)
         rules = rules_for(seen.provider, prompt.model)
         verdict = diagnosis.diagnose(prompt, sight, seen.usage, rules, seen.response_model)
         seen.diagnosis = verdict
+        seen.lost_usd, seen.path = None, ""
         if verdict.place is not None:
             seen.path = paths.at(self.dialect, verdict.place, verdict.field, self.settings.privacy, self.observer.key)
         if seen.usage is not None:
@@ -407,3 +429,7 @@ class Call(NoItems):
         if budget and self.diagnosing > budget:
             gross = self.diagnosing > GROSS_OVERRUN * budget
             observer.breaker.strike(f"a call cost {self.diagnosing * 1000:.1f} ms", STRIKES if gross else 1)
+
+
+def _input_of(usage: Usage | None) -> tuple[int | None, ...] | None:
+    return None if usage is None else (usage.input_total, usage.read, usage.write)

@@ -65,15 +65,15 @@ class ErrandCall:
     ) -> None:
         if self._trip is not None:
             return
-        model = body.get("model")
+        model = body["model"][:MAX_NAME] if isinstance(body.get("model"), str) else ""
         self._platform = platform
         named = platform or provider_at(host, port, self.settings.provider_hosts)
         self._trip = Trip(
             operation=self.errand.kind.value,
-            provider=named or self.observer.learned.get((host, port)) or self.dialect.provider,
+            provider=named or self.observer.learned.get((host, port, model)) or self.dialect.provider,
             endpoint=host,
             port=port,
-            model=model[:MAX_NAME] if isinstance(model, str) else "",
+            model=model,
         )
         if self.errand.kind is Kind.SUBMIT:
             self._submission = Submission(copy_context(), self.observer.clock())
@@ -86,7 +86,7 @@ class ErrandCall:
 
     def unasked(self) -> None: ...
 
-    def refused(self) -> None: ...
+    def refused(self, *, certain: bool) -> None: ...
 
     def heard(self, status: int, headers: Iterable[Header]) -> None:
         """Counting tokens and batches have limits of their own, which cache reads have no part in."""

@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
 from otel_promptcache.history import Sent, Sight
-from otel_promptcache.model import Diagnosis, Observation, Section
+from otel_promptcache.model import Diagnosis, Observation, Scope, Section
 from otel_promptcache.providers import native
 from otel_promptcache.semconv import OVERFLOW, PROMPT_CHANGED, Agreement, Cause, Reason, Status
 from otel_promptcache.settings import Settings
@@ -33,6 +33,8 @@ class Question(NamedTuple):
     previous_id: str = ""
     header: str = ""
     """A value of ``anthropic-beta``, or empty."""
+    untried: bool = False
+    """Whether the host has never answered a request with the question in it: any refusal may then be for it."""
 
     @property
     def for_usage(self) -> bool:
@@ -61,6 +63,8 @@ class Witness:
         self._stages: dict[tuple[str, str], _Stage] = {}
         self._recorded: OrderedDict[str, None] = OrderedDict()
         """Ids of responses whose requests asked."""
+        self._taken: set[tuple[str, str]] = set()
+        """Dialects and hosts that have answered a request with a question in it."""
 
     def question(self, seen: Observation, sight: Sight, settings: Settings) -> Question | None:
         """What to ask about a request; None where nothing is to be asked, or nobody is there to ask."""
@@ -80,14 +84,20 @@ class Witness:
         if not previous_id and not asking.opts_in:
             return None
         header = asking.beta if stage is _Stage.WITH_HEADER else ""
-        return Question(asking, dialect, seen.endpoint, previous_id, header)
+        untried = (dialect, seen.endpoint) not in self._taken
+        return Question(asking, dialect, seen.endpoint, previous_id, header, untried)
 
     def usage_question(self, seen: Observation, body: Mapping[str, Any]) -> Question | None:
         """How to ask a stream for its usage; None where it comes anyway, or the host has refused."""
         dialect, host = seen.dialect, seen.endpoint
         if not native.lacks_usage(dialect, seen.provider, body) or (dialect, host) in self._stages:
             return None
-        return Question(native.STREAM_USAGE, dialect, host)
+        return Question(native.STREAM_USAGE, dialect, host, untried=(dialect, host) not in self._taken)
+
+    def took(self, question: Question) -> None:
+        """A host answered a request with a question in it."""
+        if len(self._taken) < MAX_HOSTS:
+            self._taken.add((question.dialect, question.host))
 
     def recorded(self, response_id: str) -> None:
         """Notes a response that later ones can be compared with."""
@@ -112,11 +122,16 @@ def _chosen(lineage: str, share: float) -> bool:
 def predecessor(sight: Sight) -> Sent | None:
     """The earlier request that this one should have matched, as far as that can be told before the answer is there."""
     previous = sight.previous
-    if sight.holder is not None:
-        return sight.holder
-    if previous is not None and sight.shared and sight.infos[sight.shared - 1].section is Section.MESSAGES:
-        return previous
-    return sight.relative or previous or next(iter((*sight.kin, *sight.sites)), None)
+    likeliest: list[Sent | None] = [sight.holder]
+    if sight.shared and sight.infos[sight.shared - 1].section is Section.MESSAGES:
+        likeliest.append(previous)
+    likeliest += [sight.relative, previous, *sight.kin, *sight.sites]
+    return next((one for one in likeliest if one is not None and _same_account(one.scope, sight.sent.scope)), None)
+
+
+def _same_account(one: Scope, other: Scope) -> bool:
+    """Whether a response of the one may be named to the other: ids of one account are no other's business."""
+    return (one.provider, one.endpoint, one.credential) == (other.provider, other.endpoint, other.credential)
 
 
 # --- Theirs beside ours -------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from decimal import Decimal
 from typing import Final
 
 HOUR: Final = 3600
+MAX_BITS: Final = 64
+MAX_DIGITS: Final = 40
 PRICES: Final = ("input", "read", "write", "write_1h", "write_12h", "output", "search", "storage")
 """USD a million tokens; ``search`` a thousand searches, ``storage`` a million tokens and hour."""
 PROCESSINGS: Final = ("batch", "flex", "priority", "fast")
@@ -38,6 +40,11 @@ class Band:
 
 def _number(value: object, least: str, most: str, what: str) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise WrongError(what)
+    # To make a decimal of an integer of a million digits takes a minute, in which no other thread runs.
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:
+        raise WrongError(what)
+    if isinstance(value, Decimal) and len(value.as_tuple().digits) > MAX_DIGITS:
         raise WrongError(what)
     number = Decimal(value)
     if not number.is_finite() or not Decimal(least) <= number <= Decimal(most):

@@ -39,9 +39,9 @@ _HOSTS: Final[tuple[tuple[str, str], ...]] = (
     ("generativelanguage.googleapis.com", "gcp.gemini"),
     ("aiplatform.googleapis.com", "gcp.vertex_ai"),
     (".rep.googleapis.com", "gcp.vertex_ai"),
-    (".amazonaws.com", "aws.bedrock"),
 )
-_BEGINNINGS: Final[tuple[tuple[str, str], ...]] = (("bedrock-mantle.", "aws.bedrock"),)
+_BEDROCK: Final = re.compile(r"bedrock-mantle\.|(?:[\w-]+\.)?bedrock[\w-]*\.[\w.-]*amazonaws\.com(?:\.cn)?$")
+"""Anybody's load balancer is in the same domain."""
 
 
 @lru_cache(maxsize=512)
@@ -52,9 +52,8 @@ def provider_at(host: str, port: int = 0, private: tuple[tuple[str, str], ...] =
         for told, provider in private:
             if told == name:
                 return provider
-    for beginning, provider in _BEGINNINGS:
-        if host.startswith(beginning):
-            return provider
+    if _BEDROCK.match(host):
+        return "aws.bedrock"
     return next((provider for end, provider in _HOSTS if host.endswith(end)), "")
 
 

@@ -10,6 +10,7 @@ openai 3.54), GPT-5.6 and later. Chat Completions and text completions: ``stream
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -90,11 +91,16 @@ def addition(asking: Asking, body: Mapping[str, Any], value: str | bool | None) 
     return {asking.group: {**mapping(body.get(asking.group)), asking.field: value}}
 
 
+_AS_A_FIELD: Final = r"(?:^|[^\w\s]\s*|\b(?:argument|field|input|key|parameter|property)s? )"
+"""What stands in front of a name that a complaint is about; the same word may stand in anything that is quoted."""
+
+
 def refuses(asking: Asking, complaint: str, body: Mapping[str, Any]) -> bool:
     """Whether a provider's complaint about a request is about the question that was added to ``body``."""
     names = [asking.field]
     if asking.beta:
         names.append(asking.beta)
-    if asking.group not in body:  # else the complaint may be about what the application put there
-        names.append(asking.group)
-    return any(name in complaint for name in names)
+    if any(name in complaint for name in names):
+        return True
+    # A group that the application has sent too may be refused for what it put there.
+    return asking.group not in body and re.search(_AS_A_FIELD + re.escape(asking.group) + r"\b", complaint) is not None

@@ -85,6 +85,8 @@ class Table:
             row.read += usage.read or 0
             row.write += usage.write or 0
             row.unpriced += unpriced
+            if verdict is not None:
+                row.lost_tokens += verdict.lost
             if cost is None:
                 return
             row.priced += 1
@@ -93,9 +95,7 @@ class Table:
             row.cost_uncached += float(cost.uncached)
             row.cost_output += float(cost.output)
             row.without_cache += float(cost.without_cache)
-            if verdict is not None and verdict.lost:
-                row.lost_tokens += verdict.lost
-                row.lost_cost += float(seen.lost_usd or 0)
+            row.lost_cost += float(seen.lost_usd or 0)
 
     def add_native(self, labels: Labels, reason: str, theirs: str, agreement: str) -> None:
         """Adds a verdict of the provider's own and how it goes with ours."""
