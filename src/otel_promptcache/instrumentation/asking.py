@@ -44,7 +44,7 @@ class Asked:
     def refused_by(self, error: BaseException) -> bool:
         """Whether an SDK's exception says that the provider does not take the question."""
         complaint = f"{error} {getattr(error, 'body', '')}"
-        return native.refuses(self.question.asking, complaint, self.body)
+        return native.refuses(self.question.asking, complaint, self.body) is not False
 
     def without(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments of ``request`` that make the same request again, without the question."""

@@ -119,11 +119,11 @@ class Frame:
 
     def again(self, asked: Asked, error: BaseException, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Again:
         """Arguments to make the request with once more, where it failed because of our question; else False."""
-        named = getattr(error, "status_code", None) in _REFUSED and asked.refused_by(error)
-        if not named and not asked.question.untried:
+        refused = asked.refused_by(error) if getattr(error, "status_code", None) in _REFUSED else False
+        if refused is False and not asked.question.untried:
             return False
         if self.call is not None:
-            self.call.refused(certain=named)
+            self.call.refused(certain=refused is not False)
         return asked.without(args, kwargs)
 
     def leave(self, error: BaseException | None) -> None:
