@@ -94,7 +94,9 @@ HOSTS = {"anthropic": "api.anthropic.com", "openai_chat": "api.openai.com", "ope
 class Client:
     """Sends bodies as an application does, one history, one clock, and returns what is said of each."""
 
-    def __init__(self, dialect: str = "anthropic") -> None:
+    def __init__(self, dialect: str = "anthropic", *, hashed: bool = True) -> None:
+        """``hashed``: whether the worker gets to each prompt before the next is sent."""
+        self.waiting: list[Prompt] | None = None if hashed else []
         self.dialect = providers.BY_NAME[dialect]
         self.memory = Memory(HashKey("test"), 100_000)
         self.cache = IdealCache()
@@ -124,7 +126,10 @@ class Client:
         sight = self.memory.sent(
             prompt, scope, now=self.now, route=route, conversation=conversation, link=Link(1, self.count)
         )
-        self.memory.describe(prompt, sight)
+        if self.waiting is None:
+            self.memory.describe(prompt, sight)
+        else:
+            self.waiting.append(prompt)
         usage = self.cache.usage(prompt, scope, rules_for(provider, prompt.model), self.now)
         return Pending(body, prompt, scope, sight, usage)
 
@@ -261,9 +266,11 @@ def first_of(dialect: str) -> str:
     return HISTORY[dialect].format(1 if dialect == "openai_chat" else 0)
 
 
-def changed(dialect: str, edit: Callable[[Body], object], *, before: Callable[[Body], object] = bool) -> Verdict:
+def changed(
+    dialect: str, edit: Callable[[Body], object], *, before: Callable[[Body], object] = bool, hashed: bool = True
+) -> Verdict:
     """Two turns of a conversation, then a third in a request that ``edit`` changes; ``before`` changes all three."""
-    client = Client(dialect)
+    client = Client(dialect, hashed=hashed)
     for length in (1, 3):
         body = BODIES[dialect](length)
         before(body)
@@ -451,6 +458,16 @@ def test_changed_history_is_placed_to_the_message(
     said = changed(dialect, edit, before=long_first)
     status = Status.MISS if dialect == "anthropic" else Status.PARTIAL
     assert said == Verdict(status, Reason.MESSAGES_CHANGED, cause, first_of(dialect), line)
+
+
+EDITS = [*SYSTEM_EDITS, *TOOL_EDITS, *MESSAGE_EDITS]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("edit", [row[1] for row in EDITS], ids=[row[0] for row in EDITS])
+def test_a_verdict_does_not_wait_for_the_hashes(dialect: str, edit: Callable[[Body], None]) -> None:
+    """Of calls milliseconds apart the later may be over before the worker has come to the earlier one's prompt."""
+    assert changed(dialect, edit, before=long_first, hashed=False) == changed(dialect, edit, before=long_first)
 
 
 def test_results_of_parallel_tools_in_another_order() -> None:

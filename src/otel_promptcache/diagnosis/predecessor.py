@@ -73,10 +73,13 @@ def expect_held(case: Case) -> Expectation:
         segments = case.prompt.segments
         places = [index for index, segment in enumerate(segments) if segment.section in LEADING]
         resent = {segments[index].section for index in places}
-        old = [one for one in source.path().infos() if one.section in resent]
+        before = source.path().infos()
+        theirs = [index for index, one in enumerate(before) if one.section in resent]
+        old = [before[index] for index in theirs]
         new = [case.sight.infos[index] for index in places]
         at = parting(old, new)
         if at is not None:
+            source.describe(theirs[at], old[at])
             parted = change([segments[index] for index in places], new, at, old)
             reason = REASON_OF_SECTION[parted.place.section]
             if parted.place.role == "context_management":
@@ -97,6 +100,7 @@ def _expect_from(case: Case, source: Sent) -> Expectation | None:
     if at is None or at >= len(old) or at >= len(new_infos):
         return None  # one continues the other: nothing changed
     elements = old.elements(), [segment.element for segment in case.prompt.segments]
+    source.describe(at, old_infos[at])
     reason = history_reason(old_infos, new_infos, at, *elements) or _summed_up(case, source, old_infos, at, *elements)
     place = Whole if reason is not None else blame(case, source, old_infos, new_infos, at)
     if place is None or (place is Leading and case.sight.shared >= leading_length(new_infos)):
