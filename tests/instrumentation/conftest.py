@@ -21,7 +21,6 @@ import os
 import random
 import re
 import socket
-import sys
 import threading
 import time
 import zlib
@@ -48,6 +47,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from servers.canned import http_library
 
 import otel_promptcache
 from otel_promptcache import pricing
@@ -581,10 +581,7 @@ def provider(_provider: Provider) -> Iterator[Provider]:
 @pytest.fixture
 def http() -> Any:
     """The HTTP library that the SDKs use."""
-    for name in ("httpx2", "httpx"):
-        if hasattr(sys.modules["anthropic._base_client"], name):
-            return importlib.import_module(name)
-    raise AssertionError("neither httpx2 nor httpx")
+    return http_library()
 
 
 @pytest.fixture
