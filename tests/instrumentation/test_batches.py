@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import anthropic
 import pytest
 
-from otel_promptcache import attribute, conversation
+from otel_promptcache import attribute, conversation, route
 from otel_promptcache.emulator import emulator
+from otel_promptcache.observer.batches import Batches
 
 INPUT, CALLS, COST = "gen_ai.client.inference.usage.input_tokens", "promptcache.calls", "promptcache.cost"
 SYSTEM = [{"type": "text", "text": "Be brief. " * 2000, "cache_control": {"type": "ephemeral"}}]
@@ -69,6 +73,66 @@ def test_the_items_are_the_submitters(messages, observe):
         assert span.attributes["gen_ai.conversation.id"] == "c-1"
         assert span.attributes["promptcache.batch.id"] == batch.id
         assert span.name == "chat claude-sonnet-4-6"
+
+
+def test_the_route_is_the_submitters(messages, observe):
+    """Whether it was named or found: the reader's is another one's."""
+
+    def nightly():
+        return messages.create(requests=REQUESTS)
+
+    telemetry = observe()
+    found = nightly()
+    with route("/index"):
+        named = messages.create(requests=REQUESTS)
+    with route("/collect"):
+        for batch in (found, named):
+            list(messages.results(batch.id))
+    routes = {labels["promptcache.route"] for labels, _ in telemetry.points(CALLS)}
+    assert routes == {f"{__name__}:nightly", "/index"}
+
+
+def test_a_submission_holds_nothing_of_the_applications(messages, observe):
+    """But attribution and the ids of its span: what was in its context can go."""
+
+    class Session:
+        pass
+
+    current: ContextVar[Session] = ContextVar("current")
+
+    def submit():
+        session = Session()
+        current.set(session)
+        messages.create(requests=REQUESTS)
+        return weakref.ref(session)
+
+    observe()
+    session = copy_context().run(submit)
+    gc.collect()
+    assert session() is None
+
+
+def test_items_are_remembered_up_to_a_limit():
+    """Of all batches together; the one that was not looked at for longest is forgotten first, but not who sent it."""
+    batches = Batches(items=100)
+    for name in ("a", "b", "c"):
+        assert all(batches.count(name, f"{name}-{number}") for number in range(40))
+        assert len(batches) <= 100
+    assert not any(batches.count(name, f"{name}-39") for name in ("b", "c"))
+    assert batches.count("a", "a-39")
+    assert sum(batches.count("large", str(number)) for number in range(1000)) == 1000
+    assert len(batches) <= 100
+
+
+def test_a_batch_that_was_read_whole_needs_no_items():
+    """All of them are counted: which ones need not be known."""
+    batches = Batches(items=100)
+    for number in range(50):
+        assert batches.count("a", str(number))
+    batches.read("a")
+    assert len(batches) == 0
+    assert not batches.count("a", "7")
+    assert batches.count("b", "7")
 
 
 def test_submitting_and_reading_are_observed(messages, observe):
@@ -197,6 +261,25 @@ def test_results_of_a_batch_of_another_process(files, observe):
     telemetry.flush()
     assert telemetry.total(CALLS) == 2
     assert {labels.get("promptcache.attr.team") for labels, _ in telemetry.points(CALLS)} == {"reading"}
+
+
+def test_a_file_that_is_read_in_part_and_then_whole(connect, http, observe):
+    """A part that was asked for as such is not the whole."""
+
+    def respond(request):
+        if "range" in request.headers:
+            return http.Response(206, content=LINES[0] + b"\n")
+        return http.Response(200, content=b"\n".join(LINES))
+
+    client = connect(respond=respond).openai
+    telemetry = observe()
+    client.files.content("file-out", extra_headers={"range": "bytes=0-999"})
+    telemetry.flush()
+    assert telemetry.total(CALLS) == 1
+    for _ in range(2):
+        client.files.content("file-out")
+    telemetry.flush()
+    assert telemetry.total(CALLS) == 2
 
 
 @pytest.mark.parametrize("size", [1, 100, 10_000])

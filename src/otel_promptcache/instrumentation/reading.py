@@ -45,6 +45,7 @@ class Reader:
         "_size",
         "_state",
         "idle",
+        "whole",
     )
 
     def __init__(self, call: Told, content_type: str, encoding: str) -> None:
@@ -61,6 +62,8 @@ class Reader:
         self._done = False
         self.idle = False
         """True while a chunk of whole lines without usage or error needs no look."""
+        self.whole = True
+        """False where the body is a range of a file, and its end not the file's."""
 
     @property
     def streams(self) -> bool:
@@ -163,7 +166,8 @@ class Reader:
                     self._read(rest)
             elif self._size <= MAX_BODY:
                 self._whole(rest)
-            self._call.complete()
+            if self.whole:
+                self._call.complete()
         except Exception as error:
             self._give_up(error)
         self._call.finished()

@@ -15,7 +15,7 @@ from otel_promptcache.observer.afterwards import premium_of, tell_journal
 from otel_promptcache.observer.batches import NoItems
 from otel_promptcache.observer.breaker import GROSS_OVERRUN, STRIKES
 from otel_promptcache.observer.reckoning import DETAIL_JOBS, chosen, describe, error_kind, fingerprint_of
-from otel_promptcache.observer.recording import Recorder
+from otel_promptcache.observer.recording import Origin, Recorder
 from otel_promptcache.observer.wall import walled
 from otel_promptcache.observer.witness import Question
 from otel_promptcache.providers import Dialect, limits, native
@@ -44,6 +44,7 @@ class Call(NoItems):
         "_judged_by",
         "_mode",
         "_named",
+        "_origin",
         "_prompt",
         "_recorder",
         "_seen",
@@ -59,13 +60,22 @@ class Call(NoItems):
     )
 
     def __init__(
-        self, observer: Observer, dialect: Dialect, settings: Settings, *, batch: str = "", mode: Mode | None = None
+        self,
+        observer: Observer,
+        dialect: Dialect,
+        settings: Settings,
+        *,
+        batch: str = "",
+        mode: Mode | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self.observer = observer
         self.dialect = dialect
         self.settings = settings
         self._batch = batch
         """The batch that it is an item of."""
+        self._origin = origin
+        """Whose it is, where another part of the application reads the answer."""
         self._mode = mode or settings.mode
         self.spent: dict[str, float] = {}
         """Our own seconds on the caller's thread, by phase, waiting included."""
@@ -129,7 +139,7 @@ class Call(NoItems):
         )
         seen.operation = self.dialect.operation
         seen.batch = self._batch
-        self._recorder = observer.telemetry.begin(seen, self._started_ns)
+        self._recorder = observer.telemetry.begin(seen, self._started_ns, self._origin)
         seen.attribution = self._recorder.attribution
         seen.conversation = seen.attribution.conversation
         self._asked = native.asked(self.dialect.name, body)

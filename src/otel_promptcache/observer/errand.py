@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextvars import copy_context
 from time import perf_counter, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,6 +46,8 @@ class ErrandCall:
         self._reader: Submission | None = None
         """Whose the items are where nobody knows who submitted them."""
         self._platform = ""
+        self._results = False
+        """Whether the body had lines of results."""
         self._closed = False
 
     @property
@@ -76,10 +77,10 @@ class ErrandCall:
             model=model,
         )
         if self.errand.kind is Kind.SUBMIT:
-            self._submission = Submission(copy_context(), self.observer.clock())
+            self._submission = Submission(self.observer.telemetry.origin(), self.observer.clock())
             self._trip.requests = errands.submitted(body)
         if self.items:
-            self._reader = Submission(copy_context(), self.observer.clock())
+            self._reader = Submission(self.observer.telemetry.origin(), self.observer.clock())
         self._trip.batch = self.errand.subject[:MAX_NAME]
         if self.errand.kind is not Kind.LOOK:
             self._told = self.observer.telemetry.errand(self._trip, self._started_ns)
@@ -95,7 +96,10 @@ class ErrandCall:
 
     def answered(self, answer: Answer) -> None: ...
 
-    def complete(self) -> None: ...
+    @walled("response", "response")
+    def complete(self) -> None:
+        if self._results:
+            self.observer.batches.read(self.errand.subject)
 
     @walled("response", "response")
     def loaded(self, document: object) -> None:
@@ -123,14 +127,21 @@ class ErrandCall:
         """One line of a batch's results. What it cost is the submitter's, once."""
         found, trip, batches = errands.item(line), self._trip, self.observer.batches
         subject = self.errand.subject
+        self._results = True
         if found is None or trip is None or self._told is None or not batches.count(subject, found.custom_id):
             return
         trip.items = (trip.items or 0) + 1
         submission = batches.submission(subject) or self._reader
         assert submission is not None
-        call = Call(self.observer, found.dialect, self.settings, batch=subject[:MAX_NAME], mode=Mode.TOKENS)
-        body = {"model": found.answer.model}
-        submission.context.copy().run(call.prepared, body, trip.endpoint, trip.port, "", self._platform)
+        call = Call(
+            self.observer,
+            found.dialect,
+            self.settings,
+            batch=subject[:MAX_NAME],
+            mode=Mode.TOKENS,
+            origin=submission.origin,
+        )
+        call.prepared({"model": found.answer.model}, trip.endpoint, trip.port, "", self._platform)
         call.dated(submission.at)
         call.answered(found.answer)
         call.finished()

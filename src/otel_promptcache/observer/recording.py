@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from otel_promptcache.history import Sight, Write
 from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation, Prompt
 from otel_promptcache.providers.limits import Header
+
+
+class Origin(NamedTuple):
+    """The place in the application that asked for what is paid for later: all that is kept of it."""
+
+    attribution: Attribution
+    place: object | None = None
+    """Its span, as telemetry names it; opaque to everybody else."""
 
 
 class Recorder(Protocol):
@@ -103,7 +111,13 @@ class Telemetry(Protocol):
         """``service.version`` of this process, empty where it has none."""
         ...
 
-    def begin(self, seen: Observation, started_ns: int) -> Recorder: ...
+    def origin(self) -> Origin:
+        """Where the application is now."""
+        ...
+
+    def begin(self, seen: Observation, started_ns: int, origin: Origin | None = None) -> Recorder:
+        """``origin``: where the call belongs, if not where the application is now."""
+        ...
 
     def errand(self, trip: Trip, started_ns: int) -> ErrandRecorder | None:
         """None where only prompts are looked at."""

@@ -23,7 +23,7 @@ from otel_promptcache.history import Sight, Write
 from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation, Prompt
 from otel_promptcache.observer import witness
-from otel_promptcache.observer.recording import Trip
+from otel_promptcache.observer.recording import Origin, Trip
 from otel_promptcache.providers.limits import Measure, reads_count
 from otel_promptcache.providers.rules import TTL_NAMES
 from otel_promptcache.semconv import Metric
@@ -151,9 +151,14 @@ class Telemetry:
 
     # --- what the observer calls ----------------------------------------------------------------------------
 
-    def begin(self, seen: Observation, started_ns: int) -> SpanRecorder:
+    def origin(self) -> Origin:
+        """Attribution and span of the place where the application is now; of its context nothing else is held."""
+        where = trace.get_current_span().get_span_context()
+        return Origin(self.attribution_of(None, self.live.current()), where if where.is_valid else None)
+
+    def begin(self, seen: Observation, started_ns: int, origin: Origin | None = None) -> SpanRecorder:
         self._ready()
-        return SpanRecorder(self, seen, started_ns)
+        return SpanRecorder(self, seen, started_ns, origin)
 
     def errand(self, trip: Trip, started_ns: int) -> ErrandSpan:
         self._ready()

@@ -14,6 +14,7 @@ from otel_promptcache.advice import Finding, sentence
 from otel_promptcache.diagnosis import actor, explanation
 from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Diagnosis, Link, Observation
+from otel_promptcache.observer.recording import Origin
 from otel_promptcache.providers.limits import Header
 from otel_promptcache.providers.rules import TTL_NAMES
 from otel_promptcache.settings import Spans
@@ -39,7 +40,7 @@ Attributes = dict[str, Any]
 class SpanRecorder:
     """Telemetry's side of one call: which span stands for it, and what it is told."""
 
-    def __init__(self, telemetry: Telemetry, seen: Observation, started_ns: int) -> None:
+    def __init__(self, telemetry: Telemetry, seen: Observation, started_ns: int, origin: Origin | None = None) -> None:
         self._telemetry = telemetry
         self._settings = telemetry.live.current()
         self._started_ns = started_ns
@@ -49,7 +50,7 @@ class SpanRecorder:
         """Whether somebody else's span, that we do not write on, says how many tokens the call had."""
         self._said: Attributes = {}
         self._linked = False
-        self._parent = parent = context.get_current()
+        self._parent = parent = context.get_current() if origin is None else _context_of(origin)
         if self._settings.spans is not Spans.NEVER:
             if self._settings.spans is Spans.AUTO and not seen.batch:
                 self._owner = telemetry.owners.claim()
@@ -64,7 +65,9 @@ class SpanRecorder:
                 self._own = self._start(f"{name} {seen.model}".rstrip(), parent, attributes)
         self.span = self._owner or self._own
         self.context = trace.set_span_in_context(self.span, parent) if self.span is not None else parent
-        self.attribution = telemetry.attribution_of(self._owner, self._settings)
+        self.attribution = (
+            telemetry.attribution_of(self._owner, self._settings) if origin is None else origin.attribution
+        )
         self.labels = telemetry.labels_of(seen, self.attribution, self._settings)
 
     def _start(self, name: str, parent: context.Context, attributes: Attributes) -> Span:
@@ -153,6 +156,14 @@ class SpanRecorder:
             ids = trace.SpanContext(verdict.link.trace_id, verdict.link.span_id, is_remote=False)
             span.add_link(ids, {semconv.REASON: verdict.reason.value if verdict.reason else ""})
         self._said |= attributes
+
+
+def _context_of(origin: Origin) -> context.Context:
+    """A context with nothing but the span of an origin."""
+    empty = context.Context()
+    if not isinstance(origin.place, trace.SpanContext):
+        return empty
+    return trace.set_span_in_context(trace.NonRecordingSpan(origin.place), empty)
 
 
 def _start_attributes(seen: Observation) -> Attributes:
