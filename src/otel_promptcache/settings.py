@@ -148,6 +148,11 @@ class Settings:
         _choice(Spans),
         "`auto` (enrich the span that already stands for the call, else make one), `always` (make one), `never`",
     )
+    batch_spans: bool = _setting(
+        False,
+        _flag,
+        "A span for each item of a batch, instead of their sums on the span of reading the results",
+    )
     ledger: bool = _setting(False, _flag, "One log event `promptcache.call` a call, unsampled")
     prompt_map: bool = _setting(False, _flag, "One log event `promptcache.prompt` a call: packed segment digests")
     journal: bool = _setting(

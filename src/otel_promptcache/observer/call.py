@@ -105,6 +105,11 @@ class Call(NoItems):
         """Telemetry's side of this call, once the request has been prepared."""
         return self._recorder
 
+    @property
+    def seen(self) -> Observation | None:
+        """What is known of the call, once the request has been prepared."""
+        return self._seen
+
     # --- events, in the order of a happy call ---------------------------------------------------------------
 
     @walled("request", "request")

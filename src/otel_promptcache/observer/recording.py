@@ -83,6 +83,10 @@ class Trip:
     """Requests that were submitted."""
     items: int | None = None
     """Items whose cost was counted in this reading of the results."""
+    total: Observation | None = None
+    """These items as if they were one call, where they have no spans of their own."""
+    submitter: Origin | None = None
+    """Who submitted the batch, where that is known."""
     error_type: str = ""
     duration: float = 0.0
     """Seconds."""

@@ -51,7 +51,7 @@ class SpanRecorder:
         self._said: Attributes = {}
         self._linked = False
         self._parent = parent = context.get_current() if origin is None else _context_of(origin)
-        if self._settings.spans is not Spans.NEVER:
+        if self._settings.spans is not Spans.NEVER and (self._settings.batch_spans or not seen.batch):
             if self._settings.spans is Spans.AUTO and not seen.batch:
                 self._owner = telemetry.owners.claim()
                 self._counted = self._owner is not None and within_another(self._owner)
