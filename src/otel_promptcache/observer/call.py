@@ -51,6 +51,7 @@ class Call(NoItems):
         "_sight",
         "_started",
         "_started_ns",
+        "_unweighed",
         "diagnosing",
         "dialect",
         "observer",
@@ -93,6 +94,8 @@ class Call(NoItems):
         """What may have been refused: the request is under way without it."""
         self._judged_by: tuple[int | None, ...] | None = None
         """The counts that the verdict rests on."""
+        self._unweighed = False
+        """Whether output was counted since, which changes the cost."""
         self._named = ""
         """Who answers, where that is known before the answer."""
         self._asked: str | None = None
@@ -278,12 +281,24 @@ class Call(NoItems):
             seen.error_type = error_kind(answer.error_type)
         if answer.usage is not None:
             seen.usage = answer.usage
-            if self._judged_by != _input_of(answer.usage):
+            told = _input_of(answer.usage)
+            if self._judged_by != told:
+                self._judged_by = told
                 seen.diagnosis = None  # streams tell more as they go on
-            self._judge(seen)
-            self._compare(seen)
-            if self._recorder is not None:
-                self._recorder.usage(seen)
+                self._weigh(seen)
+            elif answer.finish_reasons:
+                self._weigh(seen)
+            else:
+                self._unweighed = True
+
+    def _weigh(self, seen: Observation) -> None:
+        """What the usage so far means, told to whoever's span it is. Some streams have usage in every chunk: of those
+        only the one that first says what was read and written is worth it, and the last one."""
+        self._unweighed = False
+        self._judge(seen)
+        self._compare(seen)
+        if self._recorder is not None:
+            self._recorder.usage(seen)
 
     @walled("response", "response")
     def loaded(self, document: object) -> None:
@@ -309,6 +324,8 @@ class Call(NoItems):
         if seen.usage is None:
             self._judge(seen)
             self._recorder.usage(seen)
+        elif self._unweighed:
+            self._weigh(seen)
 
     @walled("response", "response")
     def finished(self) -> None:
@@ -346,6 +363,8 @@ class Call(NoItems):
             seen.duration = perf_counter() - self._started
         if seen.usage is None:
             self._judge(seen)
+        elif self._unweighed:
+            self._weigh(seen)
         self._conclude(seen)
         recorder.close(seen)
         observer = self.observer
@@ -399,7 +418,6 @@ class Call(NoItems):
                 self.observer.trouble("witness", error)
 
     def _diagnose(self, seen: Observation, prompt: Prompt, sight: Sight) -> None:
-        self._judged_by = _input_of(seen.usage)
         rules = rules_for(seen.provider, prompt.model)
         verdict = diagnosis.diagnose(prompt, sight, seen.usage, rules, seen.response_model)
         seen.diagnosis = verdict
