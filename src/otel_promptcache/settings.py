@@ -187,7 +187,8 @@ class Settings:
         False,
         _flag,
         "Ask streams of Chat Completions for their usage (`stream_options.include_usage`) where the application does "
-        "not; the chunk it comes in is kept from the application",
+        "not; the chunk it comes in is kept from the application, also where the server would have sent it unasked "
+        "(Mistral and OpenRouter, which do, are not asked)",
     )
     provider_hosts: tuple[tuple[str, str], ...] = _setting(
         (),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gzip
 import inspect
 import json
 import re
+import zlib
 from typing import Any
 
 import openai
@@ -114,6 +116,51 @@ def test_off_by_default(clients, provider, observe, quiet):
     create(clients, OM)
     assert asked(provider) == ["nothing"]
     assert telemetry.span.attributes["promptcache.usage.available"] is False
+
+
+@pytest.mark.parametrize("coding", ["", "gzip", "deflate"])
+def test_headers_and_body_as_they_came(coding, connect, streamed, observe, quiet):
+    """A body that came compressed is compressed to whoever reads it raw, and says so."""
+    parts = [{"choices": [{"index": 0, "delta": {"content": "ok"}}]}, {"choices": [], "usage": {"prompt_tokens": 7}}]
+    events = [f"data: {json.dumps({'id': 'c', 'model': 'm', **part})}\n\n".encode() for part in parts]
+    packed = {"": bytes, "gzip": gzip.compress, "deflate": zlib.compress}[coding]
+    body = packed(b"".join(events))
+    headers = {"content_encoding": coding} if coding else {}
+    telemetry = observe(stream_usage="true", prices="off")
+
+    def read(way):
+        client = connect(respond=lambda _: streamed([body[:9], body[9:]], **headers)).openai
+        with client.chat.completions.with_streaming_response.create(stream=True, **OM) as response:
+            told = response.http_response
+            return told.headers.get("content-encoding", ""), b"".join(getattr(told, way)())
+
+    assert read("iter_bytes") == (coding, events[0])
+    said, raw_ = read("iter_raw")
+    unpacked = {"": bytes, "gzip": gzip.decompress, "deflate": zlib.decompress}[coding]
+    assert (said, unpacked(raw_)) == (coding, events[0])
+    assert telemetry.total(INPUT) == 14
+
+
+def test_a_host_that_sends_usage_unasked(http, streamed, observe, quiet):
+    """Is not asked, and nothing is kept from the application: it would have had it without us."""
+    parts = [{"choices": [{"index": 0, "delta": {"content": "ok"}}]}, {"choices": [], "usage": {"prompt_tokens": 7}}]
+    body = [f"data: {json.dumps({'id': 'c', 'model': 'm', **part})}\n\n".encode() for part in parts]
+    telemetry = observe(stream_usage="true", prices="off")
+    for number, host in enumerate(["openrouter.ai/api", "api.mistral.ai"], 1):
+        sent = []
+
+        def respond(request, sent=sent):
+            sent.append(json.loads(request.content))
+            return streamed(body)
+
+        client = openai.OpenAI(
+            base_url=f"https://{host}/v1",
+            api_key="k",
+            http_client=openai.DefaultHttpxClient(transport=http.MockTransport(respond)),
+        )
+        found = list(client.chat.completions.create(stream=True, **OM))
+        assert ([len(chunk.choices) for chunk in found], "stream_options" in sent[0]) == ([1, 0], False)
+        assert telemetry.total(INPUT) == 7 * number
 
 
 def test_tokens_alone(clients, provider, observe, quiet):

@@ -9,7 +9,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Callable
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Protocol
 
 from otel_promptcache.instrumentation.together import Told
 from otel_promptcache.model import Answer
@@ -284,6 +284,20 @@ def _deflate() -> Callable[[bytes], bytes]:
             return decoder.decompress(chunk)
 
     return inflate
+
+
+class Deflater(Protocol):
+    """What compresses a body piece by piece."""
+
+    def compress(self, data: bytes, /) -> bytes: ...
+    def flush(self, mode: int = ..., /) -> bytes: ...
+
+
+def deflater(encoding: str) -> Deflater | None:
+    """What makes a body of a content encoding again, None where we have nothing that does. Packed is nothing: the bytes
+    go no further than this process."""
+    wbits = {"gzip": 31, "x-gzip": 31, "deflate": zlib.MAX_WBITS}.get(encoding.strip().lower())
+    return None if wbits is None else zlib.compressobj(0, wbits=wbits)
 
 
 # --- Frames of AWS ------------------------------------------------------------------------------------------
