@@ -219,6 +219,28 @@ def test_a_host_that_refuses(way, connect, provider, observe, quiet):
     assert [span.status.is_ok for span in telemetry.spans] == [True, True]
 
 
+def test_servers_on_one_host(http, observe, quiet):
+    """Are told apart by their ports: one that refuses says nothing of another."""
+    sent = []
+
+    def respond(request):
+        asked_ = "stream_options" in json.loads(request.content)
+        sent.append((request.url.port, asked_))
+        if asked_ and request.url.port == 8001:
+            return http.Response(400, json={"error": {"message": "unknown field stream_options"}})
+        return http.Response(200, headers={"content-type": "text/event-stream"}, content=b"data: [DONE]\n\n")
+
+    observe(stream_usage="true")
+    for port in (8001, 8002, 8001):
+        client = openai.OpenAI(
+            base_url=f"http://127.0.0.1:{port}/v1",
+            api_key="k",
+            http_client=openai.DefaultHttpxClient(transport=http.MockTransport(respond)),
+        )
+        list(client.chat.completions.create(stream=True, **OM))
+    assert sent == [(8001, True), (8001, False), (8002, True), (8001, False)]
+
+
 def test_a_refusal_with_422(connect, http, observe, quiet):
     """As validating servers put it."""
     sent = []
