@@ -323,6 +323,24 @@ class TestWrong:
         assert found[0].startswith(problem)
         assert "secret" not in str(found)
 
+    @pytest.mark.parametrize(
+        ("before", "lines"),
+        [
+            ('note = """\n[[price]]\ninput = 5\n"""\n', 4),
+            ('note = """a \\"""\n[[price]]\n""""\n', 3),
+            ("note = '''\n[[discount]]\n'''\n", 3),
+            ("note = 'it is no \"\"\" text' # nor is ''' this\n", 1),
+            ('model = [\n  "a",  # [[price]]\n  "b",\n]\n', 4),
+            ('note = "a\u2028b\x0b"\n'.replace("\x0b", "\\u000b"), 1),
+        ],
+    )
+    def test_lines_behind_a_text(self, before: str, lines: int) -> None:
+        """What looks like a row or a key in a text, a comment or a list does not count as one."""
+        text = '[[price]]\nprovider = "openai"\ninput = 1\n' + before + "outptu = 4\n[[price]]\n"
+        found = problems(text)
+        assert found[0].startswith(f"prices.toml:{4 + lines}: [[price]] outptu is no key")
+        assert found[-1].startswith(f"prices.toml:{5 + lines}: [[price]] ")
+
     def test_all_of_it_at_once(self) -> None:
         """Up to twenty things, with the line of each."""
         row = '[[price]]\nprovider = "a"\nmodel = "b%d"\ninput = -1\n'
