@@ -249,6 +249,8 @@ class Answer(NamedTuple):
     finish_reasons: tuple[str, ...] = ()
     provider: str = ""
     """Who it looks like it is from, where the endpoint's host does not tell."""
+    guessed: str = ""
+    """Who its id looks like, where nothing surer tells."""
     discount: float | None = None
     """USD that the cache saved, as the provider itself says."""
 

@@ -270,11 +270,8 @@ class Call(NoItems):
             )
         if answer.discount is not None:
             seen.discount = answer.discount
-        if answer.provider and answer.provider != seen.provider and not self._named:
-            # A host that nobody has named tells by the form of its answer who is there.
-            seen.provider = self.observer.learn(seen.endpoint, seen.port, seen.model, answer.provider)
-            if self._recorder is not None:
-                self._recorder.renamed(seen)
+        if not self._named and (answer.provider or answer.guessed) not in ("", seen.provider):
+            self._recognise(seen, answer)
         if answer.finish_reasons:
             seen.finish_reasons = tuple(reason[:MAX_NAME] for reason in answer.finish_reasons)
         if answer.error_type:
@@ -290,6 +287,26 @@ class Call(NoItems):
                 self._weigh(seen)
             else:
                 self._unweighed = True
+
+    def _recognise(self, seen: Observation, answer: Answer) -> None:
+        """A host that nobody has named tells by the form of its answer who is there. Its ids are no proof: a gateway to
+        the dialect's maker has whatever ids it likes, and sells models that are in the maker's list."""
+        provider = answer.provider
+        if not provider and not self._of_the_maker(seen):
+            provider = answer.guessed
+        if not provider:
+            return
+        seen.provider = self.observer.learn(seen.endpoint, seen.port, seen.model, provider)
+        if self._recorder is not None:
+            self._recorder.renamed(seen)
+
+    def _of_the_maker(self, seen: Observation) -> bool:
+        """Whether the price list of the dialect's maker knows the model, or cannot be asked yet."""
+        if not self.settings.prices or self.observer.no_prices:
+            return False
+        if not self.observer.prices_ready():
+            return True
+        return self.observer.prices.knows(self.dialect.provider, (seen.response_model, seen.model), seen.at)
 
     def _weigh(self, seen: Observation) -> None:
         """What the usage so far means, told to whoever's span it is. Some streams have usage in every chunk: of those

@@ -16,6 +16,8 @@ from otel_promptcache.model import Answer
 from otel_promptcache.providers import Dialect, anthropic, openai_chat, openai_completions, openai_responses
 from otel_promptcache.providers._wire import as_list, count, mapping, string
 
+MAX_ID: Final = 256
+
 
 class Kind(StrEnum):
     """What a request is for; the value is its ``gen_ai.operation.name``."""
@@ -68,9 +70,15 @@ def batches(document: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
     found = []
     for one in as_list(document.get("data")) or [document]:
         batch = mapping(one)
-        if identity := string(batch.get("id")):
-            found.append((identity, tuple(filter(None, [string(batch.get("output_file_id"))]))))
+        if identity := _identity(batch.get("id")):
+            found.append((identity, tuple(filter(None, [_identity(batch.get("output_file_id"))]))))
     return found
+
+
+def _identity(value: object) -> str:
+    """An id; empty where it is none, or too long to be remembered."""
+    found = string(value)
+    return found if len(found) <= MAX_ID else ""
 
 
 class Item(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any, Final
 from otel_promptcache.model import Answer, Breakpoint, Kind, Prompt, Section, Segment, Usage
 from otel_promptcache.providers import _openai
 from otel_promptcache.providers._wire import Builder, count, mapping, string, text_of
-from otel_promptcache.providers.endpoints import provider_by
+from otel_promptcache.providers.endpoints import provider_by, provider_by_id
 
 name: Final = "openai_responses"
 provider: Final = _openai.provider
@@ -179,6 +179,7 @@ def answer(document: Mapping[str, Any]) -> Answer:
         error_type,
         reasons,
         provider_by(document),
+        provider_by_id(document),
     )
 
 
