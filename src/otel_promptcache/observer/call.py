@@ -12,7 +12,7 @@ from otel_promptcache.history import Sight
 from otel_promptcache.model import Answer, Observation, Prompt, Scope, Usage
 from otel_promptcache.observer import witness
 from otel_promptcache.observer.afterwards import premium_of, tell_journal
-from otel_promptcache.observer.batches import NoItems
+from otel_promptcache.observer.batches import NoItems, Submission
 from otel_promptcache.observer.breaker import GROSS_OVERRUN, STRIKES
 from otel_promptcache.observer.reckoning import DETAIL_JOBS, chosen, describe, error_kind, fingerprint_of
 from otel_promptcache.observer.recording import Origin, Recorder
@@ -38,6 +38,7 @@ class Call(NoItems):
 
     __slots__ = (
         "_asked",
+        "_background",
         "_batch",
         "_closed",
         "_doubted",
@@ -77,6 +78,8 @@ class Call(NoItems):
         """The batch that it is an item of."""
         self._origin = origin
         """Whose it is, where another part of the application reads the answer."""
+        self._background = False
+        """Whether the provider is asked to go on in the background."""
         self._mode = mode or settings.mode
         self.spent: dict[str, float] = {}
         """Our own seconds on the caller's thread, by phase, waiting included."""
@@ -150,6 +153,8 @@ class Call(NoItems):
         self._recorder = observer.telemetry.begin(seen, self._started_ns, self._origin)
         seen.attribution = self._recorder.attribution
         seen.conversation = seen.attribution.conversation
+        seen.fetched = self._origin is not None and not self._batch
+        self._background = body.get("background") is True
         self._asked = native.asked(self.dialect.name, body)
         if settings.stream_usage:
             self.question = observer.witness.usage_question(seen, body)
@@ -276,6 +281,8 @@ class Call(NoItems):
             seen.finish_reasons = tuple(reason[:MAX_NAME] for reason in answer.finish_reasons)
         if answer.error_type:
             seen.error_type = error_kind(answer.error_type)
+        if self._background and not self._awaited(seen, answer):
+            return
         if answer.usage is not None:
             seen.usage = answer.usage
             told = _input_of(answer.usage)
@@ -287,6 +294,18 @@ class Call(NoItems):
                 self._weigh(seen)
             else:
                 self._unweighed = True
+
+    def _awaited(self, seen: Observation, answer: Answer) -> bool:
+        """Whether an answer is this call's to count: of one in the background, whoever is told its end first is."""
+        if not seen.response_id or self._recorder is None:
+            return True
+        if answer.pending:
+            if not seen.pending:
+                seen.pending = True
+                self.observer.background.submitted(seen.response_id, Submission(self._recorder.origin, seen.at))
+        elif seen.pending:
+            seen.pending = self.observer.background.take(seen.response_id) is None
+        return not seen.pending
 
     def _recognise(self, seen: Observation, answer: Answer) -> None:
         """A host that nobody has named tells by the form of its answer who is there. Its ids are no proof: a gateway to

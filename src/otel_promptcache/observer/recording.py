@@ -18,6 +18,8 @@ class Origin(NamedTuple):
     attribution: Attribution
     place: object | None = None
     """Its span, as telemetry names it; opaque to everybody else."""
+    owned: bool = False
+    """Whether somebody else's span stands for the call, and says how many tokens it had, or does not."""
 
 
 class Recorder(Protocol):
@@ -30,6 +32,11 @@ class Recorder(Protocol):
 
     @property
     def attribution(self) -> Attribution: ...
+
+    @property
+    def origin(self) -> Origin:
+        """Where the call belongs."""
+        ...
 
     @property
     def own(self) -> object | None:

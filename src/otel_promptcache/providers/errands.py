@@ -2,7 +2,9 @@
 
 A batch is submitted by one request and paid for item by item in its results, which may be read as often as one likes:
 Anthropic's as a stream of JSON lines (platform.claude.com/docs/en/build-with-claude/batch-processing), OpenAI's as the
-content of an output file that the batch names when it is done (developers.openai.com/api/docs/guides/batch).
+content of an output file that the batch names when it is done (developers.openai.com/api/docs/guides/batch). A response
+that is made in the background has its usage when it is done, in answer to whoever asks for it then
+(developers.openai.com/api/docs/guides/background).
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ class Kind(StrEnum):
     LOOK = "retrieve_batch"
     """Asks how a batch is getting on. Not observed, but the answer may name the file of its results."""
     FETCH = "fetch_response"
+    POLL = "retrieve_response"
+    """Asks for a response that is made in the background, or cancels it. Not observed until the answer is there."""
 
 
 class Errand(NamedTuple):
@@ -41,6 +45,8 @@ _PATHS: Final[tuple[tuple[str, Kind, re.Pattern[str]], ...]] = (
     ("post", Kind.SUBMIT, re.compile(r"/batches$")),
     ("get", Kind.FETCH, re.compile(r"/messages/batches/([^/]+)/results$")),
     ("get", Kind.FETCH, re.compile(r"/files/([^/]+)/content$")),
+    ("get", Kind.POLL, re.compile(r"/responses/([^/]+)$")),
+    ("post", Kind.POLL, re.compile(r"/responses/([^/]+)/cancel$")),
     ("get", Kind.LOOK, re.compile(r"/batches(?:/([^/]+))?$")),
 )
 

@@ -159,6 +159,9 @@ def usage(raw: object) -> Usage | None:
     )
 
 
+_UNDER_WAY: Final = ("queued", "in_progress")
+
+
 def answer(document: Mapping[str, Any]) -> Answer:
     """A whole Response object, or an error body."""
     error = document.get("error")
@@ -180,6 +183,7 @@ def answer(document: Mapping[str, Any]) -> Answer:
         reasons,
         provider_by(document),
         provider_by_id(document),
+        pending=status in _UNDER_WAY,
     )
 
 

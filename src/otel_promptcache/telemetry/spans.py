@@ -58,7 +58,9 @@ class SpanRecorder:
             if self._owner is None and is_instrumentation_enabled():
                 # A span that others start once the answer is there will count the tokens: ours is a companion then.
                 others = self._settings.spans is Spans.AUTO and not seen.batch
-                self._counted = others and attribution.called_by_instrumentation(3)
+                self._counted = others and (
+                    attribution.called_by_instrumentation(3) or (origin is not None and origin.owned)
+                )
                 name, attributes = seen.operation, _start_attributes(seen)
                 if self._counted:
                     name, attributes = COMPANION, {}
@@ -81,6 +83,11 @@ class SpanRecorder:
             return None
         ids = self.span.get_span_context()
         return Link(ids.trace_id, ids.span_id) if ids.is_valid else None
+
+    @property
+    def origin(self) -> Origin:
+        place = trace.get_current_span(self._parent).get_span_context()
+        return Origin(self.attribution, place if place.is_valid else None, owned=self._owner is not None)
 
     @property
     def own(self) -> Span | None:
@@ -129,7 +136,7 @@ class SpanRecorder:
             self._own.end(self._started_ns + int((seen.duration or 0.0) * 1e9))
         unpriced = seen.cost is None and self._settings.prices
         telemetry.count(self, seen, unpriced=unpriced, owned_elsewhere=self._measured_elsewhere())
-        if self._settings.ledger:
+        if self._settings.ledger and not seen.pending:
             telemetry.ledger(self, seen)
 
     def _measured_elsewhere(self) -> bool:

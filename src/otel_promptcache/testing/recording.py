@@ -286,6 +286,10 @@ class _Recorder:
             conversation=said.conversation or conversation_in_context(None),
         )
 
+    @property
+    def origin(self) -> Origin:
+        return Origin(self.attribution)
+
     def limits(self, headers: Sequence[Header], at: float) -> None: ...
 
     def sent_again(self) -> None: ...
