@@ -443,3 +443,21 @@ def test_a_number_without_end(number: str) -> None:
     """Is refused by its length: to work with it would hold the whole process up."""
     with pytest.raises(PriceFileError):
         pricefile.parse(f'[[price]]\nprovider = "p"\nmodel = "m"\ninput = {number}\n'.encode(), "prices.toml")
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples" / "prices"
+
+
+class TestExamples:
+    """What the price files do that the documentation shows."""
+
+    @pytest.mark.parametrize(
+        ("account", "times"), [("", "1"), ("data-zone", "1.1"), ("regional", "1.1"), ("provisioned", "0")]
+    )
+    def test_deployments_of_azure(self, account: str, times: str) -> None:
+        """Told apart by accounts, for no call says what kind of deployment answered it."""
+        text = (EXAMPLES / "azure-data-zones.toml").read_text(encoding="utf-8")
+        usage = Usage(3_000_000, 1_000_000, 0, 1_000_000)
+        azure = {"usage": usage, "provider": "azure.ai.openai", "models": ("gpt-4.1",)}
+        # USD a million: input 2, read 0.50, output 8
+        assert paid(text, **azure, account=account) == Decimal("12.5") * Decimal(times)
