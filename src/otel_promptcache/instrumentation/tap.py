@@ -179,7 +179,7 @@ def tap(response: Any, call: Told, *, sifted: bool = False) -> bool:
     streamed = EVENT_STREAM in content_type
     if response.is_closed:
         watching = reader(call, content_type, "")
-        watching.whole = response.status_code != _A_RANGE
+        watching.whole = getattr(response, "status_code", None) != _A_RANGE
         if call.items:
             content = response.content
             return call.later(lambda: watching.loaded(content))
@@ -193,7 +193,7 @@ def tap(response: Any, call: Told, *, sifted: bool = False) -> bool:
         return False
     encoding = headers.get("content-encoding", "")
     watching = reader(call, content_type, encoding)
-    watching.whole = response.status_code != _A_RANGE
+    watching.whole = getattr(response, "status_code", None) != _A_RANGE
     stream = response.stream
     if sifted and streamed and known(encoding):
         made = _tapped_class(stream.__class__, Sifted)(stream, watching)
