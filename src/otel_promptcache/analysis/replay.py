@@ -109,7 +109,14 @@ def _sent(memory: Memory, exchange: Exchange, number: int, now: float) -> _Call:
     scope = Scope(exchange.provider, exchange.endpoint, exchange.credential, prompt.model, prompt.cache_key)
     if not prompt.segments:
         return _Call(prompt, scope, None)
-    sight = memory.sent(prompt, scope, now=now, route="", conversation=prompt.conversation_id, link=Link(1, number + 1))
+    sight = memory.sent(
+        prompt,
+        scope,
+        now=now,
+        route="",
+        conversation=prompt.conversation_id or exchange.session,
+        link=Link(1, number + 1),
+    )
     memory.describe(prompt, sight)
     return _Call(prompt, scope, sight)
 

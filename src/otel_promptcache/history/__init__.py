@@ -17,6 +17,8 @@ from otel_promptcache.model import Link, Prompt, Scope, Segments, Usage
 
 TELLING: Final = 48
 """Bytes from which a segment found in both prompts shows that they belong together; everybody says "yes"."""
+AT_ONCE: Final = 2**16
+"""Bytes of a segment up to which its hashes are made where a verdict waits for them."""
 
 
 @dataclass(slots=True)
@@ -112,7 +114,7 @@ class Sent:
         """Makes line and loose hashes of its segment ``at`` now, should the worker not have come to it."""
         known = self.prompt
         segments = known() if known is not None else None
-        if segments is not None:
+        if segments is not None and info.size <= AT_ONCE:
             info.detailed(segments[at])
 
 
@@ -157,6 +159,13 @@ class Sight:
         """How many of them were known."""
         self.previous = previous
         """Newest request with the same ``shared`` leading segments in this scope."""
+
+    def holders(self, length: int) -> list[Sent]:
+        """Earlier requests that begin with the first ``length`` segments, as far as they are known."""
+        found = [sent for sent in self.nodes.holders(length) if sent is not self.sent]
+        if self.previous is not None and length <= self.shared and self.previous not in found:
+            found.append(self.previous)
+        return found
 
 
 class History(Protocol):
