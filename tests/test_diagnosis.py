@@ -907,6 +907,34 @@ def test_clean_traffic_is_never_blamed(dialect: str, traffic: Callable[[str], li
     assert BLAME.isdisjoint(one.status for one in said)
 
 
+SHOT: Body = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo" * 300}}
+CITED: Body = {
+    "type": "document",
+    "source": {"type": "text", "media_type": "text/plain", "data": prose("a report", 20)},
+    "citations": {"enabled": True},
+}
+
+
+@pytest.mark.parametrize(
+    ("block", "cause"), [(SHOT, Cause.IMAGE), (CITED, Cause.DOCUMENT)], ids=["picture", "document"]
+)
+def test_the_first_picture_cuts_all_messages(block: Body, cause: Cause) -> None:
+    """And so does the last one that goes. It is told as what it is, where it is."""
+    client = Client()
+    with_it = [block, {"type": "text", "text": FIFTH}]
+    bodies = [anthropic_body(3), anthropic_body(5)]
+    bodies[1]["messages"][-1]["content"] = with_it
+    client.send(bodies[0])
+    said = client.send(bodies[1])
+    assert (said.reason, said.cause, said.path) == (Reason.MESSAGES_CHANGED, cause, "messages[4].content[0]")
+    client = Client()
+    client.send(anthropic_body(1) | {"messages": [{"role": "user", "content": with_it}]})
+    body = anthropic_body(3)
+    body["messages"][0]["content"] = with_it[1:]
+    said = client.send(body)
+    assert (said.reason, said.cause, said.path) == (Reason.MESSAGES_CHANGED, cause, "messages[0].content[0]")
+
+
 CANNED = "I have read the document and am ready for your questions about it. Please go ahead."
 
 
