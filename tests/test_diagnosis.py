@@ -935,6 +935,27 @@ def test_the_first_picture_cuts_all_messages(block: Body, cause: Cause) -> None:
     assert (said.reason, said.cause, said.path) == (Reason.MESSAGES_CHANGED, cause, "messages[0].content[0]")
 
 
+@pytest.mark.parametrize("dialect", ["anthropic", "openai_responses"])
+def test_a_reminder_that_takes_the_mark_along(dialect: str) -> None:
+    """It stands, marked, behind the newest question, and is not resent: the conversation in front is written each time."""
+    note = "Remember: answer in one sentence, never promise a date, and name the page of the manual that you used."
+    client = Client(dialect)
+    said = []
+    for length in (21, 23, 25, 27):
+        talk = turns(*(f"{prose(f'turn {turn}', 4)}" for turn in range(length)))
+        kind, mark = ("text", {"cache_control": EPHEMERAL}) if dialect == "anthropic" else ("input_text", {})
+        question = [{"type": kind, "text": talk[-1]["content"]}, {"type": kind, "text": note, **mark}]
+        talk[-1] = {"role": "user", "content": question}
+        if dialect == "anthropic":
+            front = [{"type": "text", "text": SYSTEM, "cache_control": EPHEMERAL}]
+            body = {"model": "claude-opus-5", "system": front, "messages": talk}
+        else:
+            body = {"model": "gpt-5.6", "instructions": SYSTEM, "input": talk}
+        said.append(client.send(body).reason)
+    wrong = Reason.BREAKPOINT_MISPLACED if dialect == "anthropic" else Reason.BREAKPOINT_MISSING
+    assert said == [None, None, wrong, wrong]
+
+
 CANNED = "I have read the document and am ready for your questions about it. Please go ahead."
 
 

@@ -54,6 +54,7 @@ class Sent:
     """One earlier request. ``leaf`` is None once it has been forgotten."""
 
     __slots__ = (
+        "adrift",
         "at",
         "before",
         "began",
@@ -100,6 +101,8 @@ class Sent:
         """Requests in a row, up to this one, that rewrote their conversation's history."""
         self.frozen = 0
         """Requests in a row, up to this one, whose last breakpoint stayed where it was."""
+        self.adrift = 0
+        """The same, of those that marked only what did not come again."""
         self.total: int | None = None
         """All input tokens, once reported."""
         self.cached: int | None = None
