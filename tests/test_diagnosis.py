@@ -937,7 +937,7 @@ def test_the_first_picture_cuts_all_messages(block: Body, cause: Cause) -> None:
 
 @pytest.mark.parametrize("dialect", ["anthropic", "openai_responses"])
 def test_a_reminder_that_takes_the_mark_along(dialect: str) -> None:
-    """It stands, marked, behind the newest question, and is not resent: the conversation in front is written each time."""
+    """It stands, marked, behind the newest question, and is not resent: what is in front is written each time."""
     note = "Remember: answer in one sentence, never promise a date, and name the page of the manual that you used."
     client = Client(dialect)
     said = []
