@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from otel_promptcache.fingerprint.detail import Detail, detail
+from otel_promptcache.fingerprint.detail import Detail, Hashed, detail
 from otel_promptcache.fingerprint.fields import Field, Leaf, leaves, written
 from otel_promptcache.model import Kind, Segment
 from otel_promptcache.semconv import Cause
@@ -44,8 +44,8 @@ class _Stretch(NamedTuple):
     new_end: int
 
 
-def difference(old: Detail | None, new: Detail | None, segment: Segment) -> Difference:
-    """What parts an earlier text, known by its hashes, from the present one."""
+def difference(old: Detail | None, new: Detail | None, segment: Segment, hashed: Hashed = hash) -> Difference:
+    """What parts an earlier text, known by its hashes, from the present one. ``hashed`` made the hashes of both."""
     if old is None or new is None:
         return Difference(_MEDIA_CAUSE.get(segment.kind), None)
     if old.lines == new.lines:
@@ -61,7 +61,7 @@ def difference(old: Detail | None, new: Detail | None, segment: Segment) -> Diff
         field, line = _place(laid_out, at)
     cause = _loosely_equal(old, new, stretch, segment)
     if cause is Cause.KEY_ORDER:
-        field, own = _reordered_object(laid_out, old, field)
+        field, own = _reordered_object(laid_out, old, field, hashed)
         return Difference(Cause.FIELD_ORDER if own else cause, line, field, certain=True)
     if cause is not None:
         return Difference(cause, line, field, certain=True)
@@ -110,10 +110,10 @@ def _same_pieces(old: Detail, new: Detail) -> bool:
     return sorted(old.lines) == sorted(new.lines) or bool(new.values and old.values == new.values)
 
 
-def _reordered_object(laid_out: Sequence[Leaf], old: Detail, field: Field) -> tuple[Field, bool]:
+def _reordered_object(laid_out: Sequence[Leaf], old: Detail, field: Field, hashed: Hashed) -> tuple[Field, bool]:
     """The outermost object whose keys changed places, and whether it is one of the API's own alone."""
     by_hash = {
-        hash(written(field) + b"\0" + text.split("\n", 1)[0].encode("utf-8", "surrogatepass")): field
+        hashed(written(field) + b"\0" + text.split("\n", 1)[0].encode("utf-8", "surrogatepass")): field
         for field, text in laid_out
     }
     before = [by_hash[one] for one in old.lines if one in by_hash]

@@ -93,6 +93,10 @@ class Memory:
     def __init__(self, key: HashKey, max_segments: int, remember_bytes: int = 0) -> None:
         """``remember_bytes``: of the segments' own content, so that a diagnosis can tell the very character; 0 keeps
         hashes only."""
+        self._prepare(key, max_segments, remember_bytes)
+        after_fork_in_child(self._after_fork)
+
+    def _prepare(self, key: HashKey, max_segments: int, remember_bytes: int = 0) -> None:
         self._key = key
         self._max = max_segments
         self._remember_bytes = remember_bytes
@@ -103,7 +107,6 @@ class Memory:
         self._writes: list[tuple[float, int, Write]] = []
         self._unread: deque[Write] = deque(maxlen=MAX_UNREAD)
         self._order = itertools.count()
-        after_fork_in_child(self._after_fork)
 
     def _begin(self) -> None:
         self._segments = 0
@@ -377,17 +380,21 @@ class Memory:
         for segment in segments:
             info = self._infos.get(segment.key)
             if info is None:
-                data = canonical(segment)
-                info = self._infos[segment.key] = Info(segment.key, len(data), self._shared_traits(traits(segment)))
+                info = self._infos[segment.key] = self._new(segment)
                 meeting.fresh += 1
-                if self._remembered is not None:
-                    self._remembered.keep(info, Remembered(segment.role, plain_text(segment) is not None, data))
             else:
                 meeting.met(info)
             info.refs += 1
             info.last = meeting.sent
             rows.infos.append(info)
             rows.elements.append(segment.element)
+
+    def _new(self, segment: Segment) -> Info:
+        data = canonical(segment)
+        info = Info(segment.key, len(data), self._shared_traits(traits(segment)))
+        if self._remembered is not None:
+            self._remembered.keep(info, Remembered(segment.role, plain_text(segment) is not None, data))
+        return info
 
     def _add_run(self, meeting: _Meeting, rows: Rows, run: Run, start: int) -> None:
         """The same for messages that are a role and a text: the first sight of a long conversation is mostly these."""

@@ -1,0 +1,136 @@
+"""A Redis or Valkey server, alone or a cluster: commands in one pipeline, and the few things that are not about a call.
+
+The library ``redis`` (extra ``redis``) is imported when the first connection is made, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from time import perf_counter, time
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from otel_promptcache._fork import after_fork_in_child
+from otel_promptcache.history.sharing import NAMESPACE, Command
+
+TIMEOUT: Final = 0.25
+"""Seconds that a connection or an answer is waited for, on our own thread. Whoever waits for it waits less."""
+ROSTER: Final = f"{NAMESPACE.partition(':')[0]}:workers"
+"""Which hash keys and versions are in use. It has no tenant and no key in its name: that is what it is about."""
+ROSTER_SECONDS: Final = 3600
+_OFFSET_SECONDS: Final = 600.0
+"""How long the best measurement of the server's clock holds."""
+_SCANNED: Final = 1000
+_MEMBERS: Final = 10_000
+
+
+class Server:
+    """One server, or one cluster. For one thread at a time."""
+
+    def __init__(self, url: str, timeout: float = TIMEOUT) -> None:
+        """``url``: ``redis://``, ``rediss://`` or ``unix://``, with user and password in it; ``?cluster=true`` for a
+        cluster."""
+        self._url, self._clustered = _without_cluster(url)
+        self._timeout = timeout
+        self._client: Any = None
+        self._orphan: Any = None
+        self._offset = 0.0
+        self._best = float("inf")
+        self._measured = float("-inf")
+        after_fork_in_child(self._after_fork)
+
+    def _after_fork(self) -> None:
+        # The connection is the parent's. It is neither used nor closed here: both would be seen over there.
+        self._orphan, self._client = self._client, None
+
+    @property
+    def client(self) -> Any:
+        """The client of the library, for what is not about a call. Raises ImportError without the extra ``redis``."""
+        if self._client is None:
+            import redis
+            from redis.backoff import NoBackoff
+            from redis.retry import Retry
+
+            options: dict[str, Any] = {
+                "socket_timeout": self._timeout,
+                "socket_connect_timeout": self._timeout,
+                "client_name": "otel-promptcache",
+            }
+            if self._clustered:
+                from redis.cluster import RedisCluster
+
+                self._client = RedisCluster.from_url(self._url, **options, cluster_error_retry_attempts=1)
+            else:
+                self._client = redis.Redis.from_url(self._url, **options, retry=Retry(NoBackoff(), 0))
+        return self._client
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def run(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies to commands, sent at once; an error in place of the reply of a command that failed. Raises what
+        the library raises where there is no answer at all."""
+        client = self.client
+        pipeline = client.pipeline() if self._clustered else client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        if self._clustered:
+            replies: list[Any] = pipeline.execute(raise_on_error=False)
+            return replies
+        pipeline.execute_command("TIME")
+        begun, sent = perf_counter(), time()
+        *replies, told = pipeline.execute(raise_on_error=False)
+        if isinstance(told, tuple):
+            self._set_clock(told, sent, perf_counter() - begun)
+        return replies
+
+    @property
+    def ahead(self) -> float:
+        """Seconds that the server's clock is ahead of this machine's, as the quickest answer of late told it. In a
+        cluster 0: its machines are told the time by somebody else."""
+        return self._offset
+
+    def _set_clock(self, told: tuple[int, int], sent: float, took: float) -> None:
+        now = perf_counter()
+        if took > self._best and now - self._measured < _OFFSET_SECONDS:
+            return
+        self._best, self._measured = took, now
+        offset = told[0] + told[1] / 1e6 - (sent + took / 2)
+        # What could as well be the way there and back is no difference of clocks.
+        self._offset = offset if abs(offset) > took else 0.0
+
+    # --- Not about a call -----------------------------------------------------------------------------------
+
+    def erase(self, prefix: str) -> int:
+        """Takes away every key that begins with this; how many there were."""
+        return sum(self.client.unlink(key) for key in self.keys(prefix))
+
+    def keys(self, prefix: str) -> Iterator[bytes]:
+        """The keys that begin with this."""
+        pattern = prefix.replace("[", "\\[") + "*"
+        yield from self.client.scan_iter(match=pattern, count=_SCANNED)
+
+    def enrol(self, member: str, now: float) -> list[Command]:
+        """Says that a worker of this kind is here, and who else was in the last hour."""
+        return [
+            ("ZADD", ROSTER, now, member),
+            ("ZREMRANGEBYSCORE", ROSTER, "-inf", now - ROSTER_SECONDS),
+            ("ZREMRANGEBYRANK", ROSTER, 0, -_MEMBERS),
+            ("EXPIRE", ROSTER, ROSTER_SECONDS),
+            ("ZRANGE", ROSTER, 0, -1),
+        ]
+
+    def roster(self) -> list[tuple[str, float]]:
+        """What the workers said of themselves, and when they last did (the server's clock)."""
+        found = self.client.zrange(ROSTER, 0, -1, withscores=True)
+        return [(member.decode("utf-8", "replace"), float(at)) for member, at in found]
+
+
+def _without_cluster(url: str) -> tuple[str, bool]:
+    parts = urlsplit(url)
+    pairs = parse_qsl(parts.query)
+    rest = [(name, value) for name, value in pairs if name != "cluster"]
+    clustered = any(name == "cluster" and value.lower() in ("true", "1", "yes", "on") for name, value in pairs)
+    return urlunsplit(parts._replace(query=urlencode(rest))), clustered
