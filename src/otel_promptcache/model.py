@@ -167,6 +167,8 @@ class Scope(NamedTuple):
     credential: str
     model: str
     cache_key: str
+    tenant: str = ""
+    """Whose requests must know nothing of other tenants', where the application keeps them apart."""
 
 
 class Prompt(NamedTuple):

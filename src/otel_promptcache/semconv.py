@@ -30,6 +30,18 @@ class Content(StrEnum):
     """A keyed digest: comparable, not reversible without the key."""
 
 
+class Lookup(StrEnum):
+    """What became of a look-up in the shared history."""
+
+    ANSWERED = "answered"
+    LATE = "late"
+    """It took longer than a call waits for it."""
+    FAILED = "failed"
+    """No connection, or an error."""
+    SKIPPED = "skipped"
+    """Not asked: the server had not answered before, or too many calls were waiting."""
+
+
 class Field(NamedTuple):
     """One attribute: what it means, where it appears, how many values it takes, whether it shows content."""
 
@@ -218,6 +230,9 @@ TTL: Final = _field(
 )
 WHERE: Final = _field("promptcache.where", "string", "Room in which an error of ours happened.", "metric", "low")
 PHASE: Final = _field("promptcache.phase", "string", "`request` or `response`.", "metric", "low")
+LOOKUP: Final = _field(
+    "promptcache.history.outcome", "string", "`answered`, `late`, `failed` or `skipped`.", "metric", "low"
+)
 CALL_ID: Final = _field(
     "promptcache.call.id", "string", "Identifies a call across retried exports.", "ledger, prompt map"
 )
@@ -391,6 +406,12 @@ M_NATIVE: Final = _metric(
 M_UNPRICED: Final = _metric("promptcache.unpriced.calls", "{call}", "Calls whose model has no known price.")
 M_NO_USAGE: Final = _metric("promptcache.usage_missing.calls", "{call}", "Calls without usage in the response.")
 M_ERRORS: Final = _metric("promptcache.internal.errors", "{error}", "Errors of ours, contained.", labels=(WHERE,))
+M_LOOKUPS: Final = _metric(
+    "promptcache.history.lookups", "{call}", "Look-ups in the shared history; without other labels.", labels=(LOOKUP,)
+)
+M_KEY_MISMATCH: Final = _metric(
+    "promptcache.key.mismatch", "{worker}", "Kinds of workers with another hash key, as each worker saw them."
+)
 M_DURATION: Final = _metric(
     "gen_ai.client.operation.duration",
     "s",

@@ -37,7 +37,7 @@ def expect_equal(case: Case) -> Expectation:
     else:
         reason = Reason.CONCURRENT_WRITE
     tokens, exact = case.tokens_at(length)
-    return Expectation(tokens, exact, reason, source=sight.nodes[length - 1].last)
+    return Expectation(tokens, exact, reason, source=_source(case, length))
 
 
 def _source(case: Case, length: int) -> Sent | None:

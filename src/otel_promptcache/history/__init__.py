@@ -98,6 +98,10 @@ class Sent:
         """Tokens the provider holds after it: read plus written."""
         self.response_id = ""
 
+    def judged_as(self, other: Sent) -> None:
+        """Takes over what the diagnosis noted at this very request, as another history knew it."""
+        self.served, self.rewrites, self.frozen = other.served, other.rewrites, other.frozen
+
     def path(self) -> Path:
         """The places of its prompt; none once it has been forgotten."""
         return Path.to(self.leaf)

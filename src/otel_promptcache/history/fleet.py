@@ -14,6 +14,7 @@ from otel_promptcache import fingerprint
 from otel_promptcache.fingerprint import HashKey, pack
 from otel_promptcache.fingerprint.detail import Hashed
 from otel_promptcache.history import Info, Sent, Sight
+from otel_promptcache.history.memory import Memory
 from otel_promptcache.history.rebuilt import Details, Seen, rebuilt
 from otel_promptcache.history.records import SCHEMA, Record
 from otel_promptcache.history.sharing import (
@@ -66,12 +67,13 @@ class Caller(NamedTuple):
 class Shared:
     """One call's place in the shared history."""
 
-    __slots__ = ("mine", "prompt", "record", "sight")
+    __slots__ = ("memory", "mine", "prompt", "record", "sight")
 
     def __init__(self, own: Mine, prompt: Prompt, said: Record) -> None:
         self.mine = own
         self.prompt = prompt
         self.record = said
+        self.memory: Memory | None = None
         self.sight: Sight | None = None
         """What was known when it was sent; None when the server did not say."""
 
@@ -135,7 +137,7 @@ class Fleet:
 
     def _rebuilt(self, shared: Shared, sight: Sight, relevant: list[Seen], mines: Sequence[Mine]) -> Sight:
         said = shared.record
-        found = rebuilt(
+        shared.memory, found = rebuilt(
             asked(shared.mine, shared.prompt, said.at, sight.sent.link), relevant, self._lookup(sight, mines)
         )
         known = {one.record.lineage for one in relevant}
@@ -153,6 +155,18 @@ class Fleet:
         now = at + self._server.ahead
         said = shared.record
         usage = usage or Usage()
+        used: tuple[float | None, ...] = ()
+        tokens: tuple[int, ...] = ()
+        live = 0
+        if shared.memory is not None and shared.sight is not None:
+            if sent.readable:
+                shared.memory.begun(shared.sight)
+            shared.memory.ended(shared.sight, usage, "", None)
+            live = shared.sight.live
+            nodes = {node.length: node for node, _ in shared.sight.sent.breakpoints}
+            places = [nodes.get(length) for length, _, _ in said.marks]
+            used = tuple(place.entry.used if place and place.entry else None for place in places)
+            tokens = tuple(place.tokens if place else 0 for place in places)
         began = sent.began if sent.began is not None else at if sent.readable else None
         shared.record = said._replace(
             began=None if began is None else began + self._server.ahead,
@@ -163,6 +177,9 @@ class Fleet:
             write=usage.write,
             server_tools=usage.server_tools,
             response_id=shared.mine.realm.token(response_id),
+            used=used,
+            tokens=tokens,
+            live=live,
             served=sent.served,
             rewrites=sent.rewrites,
             frozen=sent.frozen,

@@ -116,8 +116,8 @@ class Memory:
         self._branches: OrderedDict[Scope, _Branch] = OrderedDict()
         self._runs: OrderedDict[tuple[Stem, int, int], _Resent] = OrderedDict()
         """By the place in front and the first message. All in it is alive: forgetting any empties it."""
-        self._by_id: OrderedDict[str, Sent] = OrderedDict()
-        self._by_site: OrderedDict[tuple[str, str], OrderedDict[Node | None, Sent]] = OrderedDict()
+        self._by_id: OrderedDict[tuple[str, str], Sent] = OrderedDict()
+        self._by_site: OrderedDict[tuple[str, str, str], OrderedDict[Node | None, Sent]] = OrderedDict()
         """The newest request for each of the newest versions of what a route sends in front of the messages."""
 
     def _after_fork(self) -> None:
@@ -149,8 +149,8 @@ class Memory:
             sight = Sight(sent, known, ends[-1][0].last(ends[-1][1]) if known else None)
             if prompt.previous_id or prompt.conversation_id or conversation:
                 sight.held = bool(prompt.previous_id or prompt.conversation_id)
-                sight.holder = self._holder(prompt, conversation)
-            sight.sites = tuple(reversed(self._by_site.get((route, scope.endpoint), {}).values()))
+                sight.holder = self._holder(prompt, conversation, scope.tenant)
+            sight.sites = tuple(reversed(self._by_site.get((route, scope.endpoint, scope.tenant), {}).values()))
             if sight.previous is not None:
                 sight.unanswered = not sight.previous.readable
             if rules.machine_rate:
@@ -276,9 +276,9 @@ class Memory:
             if len(self._runs) > MAX_RUNS:
                 self._runs.popitem(last=False)
 
-    def _holder(self, prompt: Prompt, conversation: str) -> Sent | None:
+    def _holder(self, prompt: Prompt, conversation: str, tenant: str) -> Sent | None:
         for identity in (prompt.previous_id, prompt.conversation_id, conversation):
-            if identity and (found := self._by_id.get(identity)) is not None and found.leaf is not None:
+            if identity and (found := self._by_id.get((tenant, identity))) is not None and found.leaf is not None:
                 return found
         return None
 
@@ -291,8 +291,8 @@ class Memory:
         return sight.relative.lineage if sight.relative is not None else secrets.token_hex(8)
 
     def _remember_id(self, identity: str, sent: Sent) -> None:
-        self._by_id[identity] = sent
-        self._by_id.move_to_end(identity)
+        self._by_id[sent.scope.tenant, identity] = sent
+        self._by_id.move_to_end((sent.scope.tenant, identity))
         while len(self._by_id) > MAX_IDS:
             self._by_id.popitem(last=False)
 
@@ -327,7 +327,7 @@ class Memory:
         if rules.matching is Matching.BREAKPOINT and prompt.breakpoints:
             sent.breakpoints = place_entries(prompt, path, now)
         branch.sent.append(sent)
-        site = (sent.route, sent.scope.endpoint)
+        site = (sent.route, sent.scope.endpoint, sent.scope.tenant)
         versions = self._by_site.setdefault(site, OrderedDict())
         versions[sight.leading] = sent
         versions.move_to_end(sight.leading)
@@ -526,7 +526,7 @@ class _Meeting:
     def met(self, info: Info) -> None:
         """A segment that was known. What is long is telling; that everybody says "yes" is not."""
         earlier = info.last
-        if earlier is not None and earlier.leaf is not None:
+        if earlier is not None and earlier.leaf is not None and earlier.scope.tenant == self.sent.scope.tenant:
             self.kin[id(earlier)] = (self.kin.get(id(earlier), (0, earlier))[0] + info.size, earlier)
             if info.size >= TELLING and info.section is Section.MESSAGES:
                 self.relatives.add(id(earlier))

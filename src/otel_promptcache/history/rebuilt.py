@@ -78,8 +78,8 @@ class Asked(NamedTuple):
     link: Link | None
 
 
-def rebuilt(asked: Asked, found: Iterable[Seen], details: Details) -> Sight:
-    """The sight of a request as of the moment it was sent."""
+def rebuilt(asked: Asked, found: Iterable[Seen], details: Details) -> tuple[Memory, Sight]:
+    """The sight of a request as of the moment it was sent, and the history that has it."""
     infos: dict[int, Told] = {}
     own = [
         _segment(one, infos, details, segment) for one, segment in zip(asked.placed, asked.prompt.segments, strict=True)
@@ -108,7 +108,7 @@ def rebuilt(asked: Asked, found: Iterable[Seen], details: Details) -> Sight:
     for moment, what, _, replay in events:
         if moment > asked.at:
             replay.play(memory, what, moment)
-    return sight
+    return memory, sight
 
 
 _BEGUN, _ENDED, _SENT = range(3)
@@ -135,11 +135,28 @@ class _Replay:
                 link=record.link,
             )
             self._take_over(self._sight.sent)
+            self._set_entries(self._sight)
         elif self._sight is not None and what == _BEGUN:
             memory.begun(self._sight, moment)
         elif self._sight is not None:
+            # What it read is told of the place that it was expected to read up to, not of those that are known here.
+            self._sight.live = min(record.live, len(self._sight.nodes))
             usage = Usage(record.total, record.read, record.write, server_tools=record.server_tools)
             memory.ended(self._sight, None if record.failed else usage, record.response_id, None)
+
+    def _set_entries(self, sight: Sight) -> None:
+        """Entries may be older than the newest request that marks them, and their tokens known from an earlier one: not
+        all requests in between are replayed."""
+        record = self._record
+        for at, (length, _, _) in enumerate(record.marks):
+            node = sight.nodes.kept(min(length, len(sight.nodes)))
+            if node is None:
+                continue
+            used = record.used[at] if at < len(record.used) else None
+            if node.entry is not None and used is not None and used < record.at:
+                node.entry.used, node.entry.readable = used, True
+            if at < len(record.tokens) and record.tokens[at]:
+                node.tokens = record.tokens[at]
 
     def _take_over(self, sent: Sent) -> None:
         record = self._record

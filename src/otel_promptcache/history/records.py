@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator
+from math import isfinite
 from typing import Any, Final, NamedTuple
 
 from otel_promptcache.model import Kind, Link, Scope, Section
@@ -73,6 +74,12 @@ class Record(NamedTuple):
     """Place of the last segment's element."""
     marks: tuple[tuple[int, int, bool], ...] = ()
     """Breakpoints: length, lifetime in seconds, whether the application set it."""
+    used: tuple[float | None, ...] = ()
+    """When the entry at each breakpoint was written or last read, once the response is over; None for no entry."""
+    tokens: tuple[int, ...] = ()
+    """Tokens up to each breakpoint, where a response told them, else 0."""
+    live: int = 0
+    """Leading segments that it was expected to read."""
     automatic: bool = False
     retention: int | None = None
     began: float | None = None
@@ -114,6 +121,9 @@ COLUMNS: Final = (
     _Column("size", "z", "Bytes of the prompt"),
     _Column("element", "e", "Place of the last message"),
     _Column("marks", "m", "Breakpoints: place, lifetime, whether the application set it"),
+    _Column("used", "u", "When the entry at each was written or last read"),
+    _Column("tokens", "uk", "Tokens up to each, where known"),
+    _Column("live", "g", "Leading segments that it was expected to read"),
     _Column("automatic", "a", "Whether the provider caches without a breakpoint"),
     _Column("retention", "x", "Lifetime that was asked for, in seconds"),
     _Column("began", "b", "When the response began"),
@@ -180,9 +190,11 @@ def loaded(data: bytes, least: int = 1) -> Record:
         if values.get("link") is not None:
             values["link"] = Link(*map(int, values["link"]))
         values["marks"] = tuple((int(a), int(b), bool(c)) for a, b, c in values.get("marks", ()))
+        values["used"] = tuple(None if one is None else float(one) for one in values.get("used", ()))
+        values["tokens"] = tuple(values.get("tokens", ()))
         values["segments"] = tuple(_unpacked(packed, said.get("lb", {})))
         return _checked(Record(**values), least)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
+    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError, struct.error) as error:
         raise Unreadable(type(error).__name__) from None
 
 
@@ -195,11 +207,30 @@ def _unpacked(data: bytes, labels: dict[str, str]) -> Iterator[Placed]:
 
 def _checked(record: Record, least: int) -> Record:
     """A record whose values are of the kinds that they should be: it is computed with."""
-    numbers = (record.at, record.began or 0.0, record.ended or 0.0, record.total or 0, record.read or 0)
-    counts = (record.length, record.leading, record.size, record.element, record.write or 0, record.server_tools)
-    rows = (record.rewrites, record.frozen, record.retention or 0)
+    numbers: tuple[object, ...] = (
+        record.at,
+        record.began or 0.0,
+        record.ended or 0.0,
+        record.total or 0,
+        record.read or 0,
+    )
+    counts: tuple[object, ...] = (
+        record.length,
+        record.leading,
+        record.size,
+        record.element,
+        record.write or 0,
+        record.server_tools,
+    )
+    rows: tuple[object, ...] = (
+        record.rewrites,
+        record.frozen,
+        record.retention or 0,
+        *(one or 0 for one in record.used),
+        *record.tokens,
+    )
     texts = (record.id, record.dialect, record.route, record.conversation, record.lineage, record.served)
-    if not all(isinstance(one, int | float) for one in (*numbers, *counts, *rows)):
+    if not all(isinstance(one, int | float) and isfinite(one) for one in (*numbers, *counts, *rows)):
         raise Unreadable("no number")
     if not all(
         isinstance(one, str) for one in (*texts, record.previous_id, record.conversation_id, record.response_id)

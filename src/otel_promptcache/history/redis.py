@@ -43,6 +43,11 @@ class Server:
         # The connection is the parent's. It is neither used nor closed here: both would be seen over there.
         self._orphan, self._client = self._client, None
 
+    @staticmethod
+    def prepare() -> None:
+        """Imports the library."""
+        import redis  # noqa: F401
+
     @property
     def client(self) -> Any:
         """The client of the library, for what is not about a call. Raises ImportError without the extra ``redis``."""
@@ -59,7 +64,7 @@ class Server:
             if self._clustered:
                 from redis.cluster import RedisCluster
 
-                self._client = RedisCluster.from_url(self._url, **options, cluster_error_retry_attempts=1)
+                self._client = RedisCluster.from_url(self._url, **options, retry=Retry(NoBackoff(), 1))
             else:
                 self._client = redis.Redis.from_url(self._url, **options, retry=Retry(NoBackoff(), 0))
         return self._client
@@ -91,6 +96,11 @@ class Server:
         """Seconds that the server's clock is ahead of this machine's, as the quickest answer of late told it. In a
         cluster 0: its machines are told the time by somebody else."""
         return self._offset
+
+    @property
+    def now(self) -> float:
+        """The server's time, as far as it is known."""
+        return time() + self._offset
 
     def _set_clock(self, told: tuple[int, int], sent: float, took: float) -> None:
         now = perf_counter()

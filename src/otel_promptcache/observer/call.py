@@ -28,7 +28,10 @@ from otel_promptcache.settings import Mode, Settings
 
 if TYPE_CHECKING:
     from otel_promptcache.observer import Observer
+    from otel_promptcache.observer.shared import Asking
 
+TENANT: Final = "tenant"
+"""The attribution key by which the shared history keeps an application's customers apart."""
 DETAIL_JOBS: Final = 64
 """Jobs that hold text of prompts, at most: line hashes are dispensable, memory is not."""
 MAX_NAME: Final = 256
@@ -44,6 +47,7 @@ class Call:
         "_prompt",
         "_recorder",
         "_seen",
+        "_shared",
         "_sight",
         "_started",
         "_started_ns",
@@ -70,6 +74,8 @@ class Call:
         self._recorder: Recorder | None = None
         self._prompt: Prompt | None = None
         self._sight: Sight | None = None
+        self._shared: Asking | None = None
+        """What the shared history is asked, where there is one."""
         self._closed = False
         self._asked: str | None = None
         """The response that the application itself asks the provider to compare with; empty where it only opts in."""
@@ -122,7 +128,9 @@ class Call:
             seen.conversation = seen.conversation or prompt.conversation_id
             if not prompt.segments:
                 return
-            scope = Scope(seen.provider, seen.endpoint, observer.credential(credential), prompt.model, prompt.cache_key)
+            credentials = observer.credentials(credential)
+            tenant = dict(seen.attribution.keys).get(TENANT, "") if observer.sharing is not None else ""
+            scope = Scope(seen.provider, seen.endpoint, credentials[0], prompt.model, prompt.cache_key, tenant)
             sight = observer.history.sent(
                 prompt,
                 scope,
@@ -137,7 +145,10 @@ class Call:
                 seen.gap = seen.at - sight.previous.at
             if self.settings.native_diagnostics and self._asked is None:
                 self.question = observer.witness.question(seen, sight, self.settings)
-            if sight.fresh:
+            if observer.sharing is not None:
+                said = seen.attribution.route, seen.conversation
+                self._shared = observer.sharing.ask(prompt, sight, tenant, *said, credentials)
+            elif sight.fresh:
                 observer.worker.submit(lambda: describe(observer.history, prompt, sight), DETAIL_JOBS)
         except Exception as error:
             observer.trouble("fingerprint", error)
@@ -171,7 +182,10 @@ class Call:
         if streaming and seen.first_chunk is None:
             seen.first_chunk = perf_counter() - self._started
         if self._sight is not None:
-            self.observer.history.begun(self._sight, self.observer.clock())
+            now = self.observer.clock()
+            self.observer.history.begun(self._sight, now)
+            if streaming and self._shared is not None:
+                self._shared.begun(now)
 
     @walled("response", "response")
     def answered(self, answer: Answer) -> None:
@@ -194,7 +208,7 @@ class Call:
             seen.error_type = error_kind(answer.error_type)
         if answer.usage is not None:
             seen.usage = answer.usage
-            self._judge(seen)
+            self._judge(seen, over=False)
             self._compare(seen)
             if self._recorder is not None:
                 self._recorder.usage(seen)
@@ -221,8 +235,9 @@ class Call:
             return
         if seen.duration is None:
             seen.duration = perf_counter() - self._started
-        if seen.usage is None:
+        if seen.usage is None or self._waiting(seen):
             self._judge(seen)
+            self._compare(seen)
             self._recorder.usage(seen)
 
     @walled("response", "response")
@@ -259,8 +274,9 @@ class Call:
             return
         if seen.duration is None:
             seen.duration = perf_counter() - self._started
-        if seen.usage is None:
+        if seen.usage is None or self._waiting(seen):
             self._judge(seen)
+            self._compare(seen)
         self._conclude(seen)
         recorder.close(seen)
         observer = self.observer
@@ -286,17 +302,23 @@ class Call:
         recorder.settle(seen)
         self._account()
 
-    def _judge(self, seen: Observation) -> None:
-        """Diagnosis and cost from what is known so far; each may fail without the other."""
+    def _waiting(self, seen: Observation) -> bool:
+        """Whether there is no verdict yet because the shared history had not answered."""
+        return self._shared is not None and seen.diagnosis is None and not seen.error_type
+
+    def _judge(self, seen: Observation, *, over: bool = True) -> None:
+        """Diagnosis and cost from what is known so far; each may fail without the other. Until the response is ``over``
+        nobody is waited for."""
         observer = self.observer
         if self._prompt is not None and self._sight is not None and seen.fingerprint is None:
             try:
                 seen.fingerprint = fingerprint_of(observer.key, self._prompt, self._sight)
             except Exception as error:
                 observer.trouble("fingerprint", error)
-        if self._prompt is not None and self._sight is not None and seen.diagnosis is None and not seen.error_type:
+        judged = seen.diagnosis is not None or (not over and self._shared is not None and not self._shared.ready)
+        if self._prompt is not None and self._sight is not None and not judged and not seen.error_type:
             try:
-                self._diagnose(seen, self._prompt, self._sight)
+                self._diagnose(seen, self._prompt, self._known(seen, self._sight))
             except Exception as error:
                 observer.trouble("diagnosis", error)
         priced = seen.usage is not None and self.settings.prices and not self.observer.no_prices
@@ -316,10 +338,23 @@ class Call:
             except Exception as error:
                 self.observer.trouble("witness", error)
 
+    def _known(self, seen: Observation, local: Sight) -> Sight:
+        """What was known when the request was sent: to all workers, if they have said so in time, else to this one."""
+        found = self._shared.sight(self.settings.history_wait_ms / 1000) if self._shared is not None else None
+        if found is None:
+            return local
+        found.sent.began, found.sent.readable = local.sent.began, local.sent.readable
+        seen.lineage = local.sent.lineage = found.sent.lineage
+        if found.previous is not None:
+            seen.gap = found.sent.at - found.previous.at
+        return found
+
     def _diagnose(self, seen: Observation, prompt: Prompt, sight: Sight) -> None:
         rules = rules_for(seen.provider, prompt.model)
         verdict = diagnosis.diagnose(prompt, sight, seen.usage, rules, seen.response_model)
         seen.diagnosis = verdict
+        if self._sight is not None and sight is not self._sight:
+            self._sight.sent.judged_as(sight.sent)
         if verdict.place is not None:
             seen.path = paths.at(self.dialect, verdict.place, verdict.field, self.settings.privacy, self.observer.key)
         if seen.usage is not None:
@@ -358,6 +393,8 @@ class Call:
         if seen.response_id and (self.question is not None or self._asked is not None):
             self.observer.witness.recorded(seen.response_id)
         self.observer.history.ended(sight, usage, seen.response_id, write)
+        if self._shared is not None:
+            self._shared.ended(self.observer.clock(), sight.sent, usage, seen.response_id)
         if self.settings.journal:
             self._journal(seen)
         if self.settings.prompt_map and self._prompt is not None:

@@ -138,6 +138,8 @@ class Telemetry:
             observed(semconv.M_UNREAD, book.table.unread)
             observed(semconv.M_NATIVE, book.table.native)
             observed(semconv.M_ERRORS, book.table.errors)
+            observed(semconv.M_LOOKUPS, book.table.lookups)
+            observed(semconv.M_KEY_MISMATCH, book.table.mismatches)
         self._duration = histogram(semconv.M_DURATION)
         self._first_chunk = histogram(semconv.M_FIRST_CHUNK)
         self._overhead = histogram(semconv.M_OVERHEAD)
@@ -161,6 +163,12 @@ class Telemetry:
 
     def trouble(self, where: str) -> None:
         self.table.add_error(where)
+
+    def looked_up(self, outcome: semconv.Lookup) -> None:
+        self.table.add_lookup(outcome.value)
+
+    def key_mismatch(self) -> None:
+        self.table.add_mismatch()
 
     def overhead(self, spent: Mapping[str, float]) -> None:
         self.pending.add(self._overheads, spent, get_current())
