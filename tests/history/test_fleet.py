@@ -129,7 +129,7 @@ def test_the_corpus_spread_over_three_workers(
 
 @pytest.mark.parametrize("seed", range(4))
 def test_conversations_that_wander_between_workers(shared_server: Running, seed: int) -> None:
-    """Forty conversations at once, each turn on any of four workers. Some pause, a new system prompt is rolled out under
+    """Forty conversations, each turn on any of four workers. Some pause, a new system prompt is rolled out under
     way, and now and then the provider loses what it held; else it reads what its rules say, at four bytes a token."""
     choose = random.Random(seed)
     workers = [Worker(shared_server.url, lines=True) for _ in range(4)]

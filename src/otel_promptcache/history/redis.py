@@ -18,6 +18,29 @@ TIMEOUT: Final = 0.25
 ROSTER: Final = f"{NAMESPACE.partition(':')[0]}:workers"
 """Which hash keys and versions are in use. It has no tenant and no key in its name: that is what it is about."""
 ROSTER_SECONDS: Final = 3600
+ACL: Final = (
+    "resetkeys",
+    "~promptcache:*",
+    "resetchannels",
+    "-@all",
+    "+hmget",
+    "+hgetall",
+    "+hset",
+    "+hdel",
+    "+get",
+    "+set",
+    "+incr",
+    "+expire",
+    "+unlink",
+    "+time",
+    "+zadd",
+    "+zrange",
+    "+zremrangebyscore",
+    "+zremrangebyrank",
+    "+client|setname",
+    "+client|setinfo",
+)
+"""What a user of the server must be allowed, as ``ACL SETUSER`` takes it."""
 _OFFSET_SECONDS: Final = 600.0
 """How long the best measurement of the server's clock holds."""
 _SCANNED: Final = 1000
