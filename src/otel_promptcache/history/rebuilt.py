@@ -7,6 +7,7 @@ Nothing of it outlives the call. The history of this process is not touched, and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 from otel_promptcache import fingerprint
@@ -84,12 +85,13 @@ def rebuilt(asked: Asked, found: Iterable[Seen], details: Details) -> tuple[Memo
     own = [
         _segment(one, infos, details, segment) for one, segment in zip(asked.placed, asked.prompt.segments, strict=True)
     ]
+    ends = list(accumulate(one.size for one in asked.placed))
     memory = _Replayed(infos)
     events: list[tuple[float, int, int, _Replay]] = []
     for number, seen in enumerate(_newest_first(found)):
         if seen.record.at >= asked.at:
             continue  # on its way later than this one: it was not there to be read
-        replay = _Replay(seen.record, _prompt(seen, own, infos, details))
+        replay = _Replay(seen.record, _prompt(seen, own, ends, infos, details))
         events.append((seen.record.at, _SENT, number, replay))
         if seen.record.began is not None:
             events.append((seen.record.began, _BEGUN, number, replay))
@@ -183,7 +185,9 @@ def _progress(record: Record) -> int:
     return 2 if record.ended is not None else 1 if record.began is not None else 0
 
 
-def _prompt(seen: Seen, own: Sequence[Segment], infos: dict[int, Told], details: Details) -> Prompt:
+def _prompt(
+    seen: Seen, own: Sequence[Segment], ends: Sequence[int], infos: dict[int, Told], details: Details
+) -> Prompt:
     """The prompt of an earlier request as far as it is known; what is not is one segment, which nothing else equals."""
     record, equal = seen
     if len(record.segments) > equal:
@@ -191,7 +195,7 @@ def _prompt(seen: Seen, own: Sequence[Segment], infos: dict[int, Told], details:
         size = sum(one.size for one in record.segments)
     else:
         segments = list(own[:equal])
-        size = sum(infos[one.key].size for one in segments)
+        size = ends[equal - 1] if equal else 0
     known = len(segments)
     if known < record.length:
         key = -1 - len(infos)

@@ -20,6 +20,8 @@ SCHEMA: Final = 1
 
 DIGEST: Final = 8
 """Bytes kept of a segment's keyed digest."""
+BEGINNING: Final = 19
+"""Bytes by which two records are told to be of one request: schema, and the id, which is the first column."""
 MAX_SEGMENTS: Final = 4096
 """Segments of one request that are kept; behind them only its size is."""
 _PLACED: Final = struct.Struct(f"<{DIGEST}sBBhHI")
@@ -207,34 +209,15 @@ def _unpacked(data: bytes, labels: dict[str, str]) -> Iterator[Placed]:
 
 def _checked(record: Record, least: int) -> Record:
     """A record whose values are of the kinds that they should be: it is computed with."""
-    numbers: tuple[object, ...] = (
-        record.at,
-        record.began or 0.0,
-        record.ended or 0.0,
-        record.total or 0,
-        record.read or 0,
-    )
-    counts: tuple[object, ...] = (
-        record.length,
-        record.leading,
-        record.size,
-        record.element,
-        record.write or 0,
-        record.server_tools,
-    )
-    rows: tuple[object, ...] = (
-        record.rewrites,
-        record.frozen,
-        record.retention or 0,
-        *(one or 0 for one in record.used),
-        *record.tokens,
-    )
-    texts = (record.id, record.dialect, record.route, record.conversation, record.lineage, record.served)
-    if not all(isinstance(one, int | float) and isfinite(one) for one in (*numbers, *counts, *rows)):
+    numbers: list[object] = [record.at, record.length, record.leading, record.size, record.element, record.live]
+    numbers += [record.server_tools, record.rewrites, record.frozen, *record.tokens]
+    absent: list[object] = [record.began, record.ended, record.total, record.read, record.write, record.retention]
+    numbers += [one for one in (*absent, *record.used) if one is not None]
+    texts = [record.id, record.dialect, record.route, record.conversation, record.lineage, record.served]
+    texts += [record.previous_id, record.conversation_id, record.response_id]
+    if not set(map(type, numbers)) <= {int, float} or not all(map(isfinite, numbers)):  # type: ignore[arg-type]
         raise Unreadable("no number")
-    if not all(
-        isinstance(one, str) for one in (*texts, record.previous_id, record.conversation_id, record.response_id)
-    ):
+    if set(map(type, texts)) != {str}:
         raise Unreadable("no text")
     if not least <= record.length < 1_000_000 or len(record.segments) > record.length:
         raise Unreadable("length")

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 from otel_promptcache.fingerprint import HashKey, canonical
 from otel_promptcache.history import TELLING, Sight
 from otel_promptcache.history.rebuilt import Asked, Seen
-from otel_promptcache.history.records import DIGEST, SPEAKERS, Placed, Record, Unreadable, dumped, loaded
+from otel_promptcache.history.records import BEGINNING, DIGEST, SPEAKERS, Placed, Record, Unreadable, dumped, loaded
 from otel_promptcache.model import Link, Prompt, Scope, Section
 from otel_promptcache.providers.rules import MINUTE, rules_for
 from otel_promptcache.providers.windows import speaker
@@ -37,6 +37,8 @@ MAX_SOUGHT: Final = 12
 """Messages, of two kinds, of the present one that are looked for."""
 MAX_VERSIONS: Final = 4
 MAX_REPLAYED: Final = 24
+MAX_LONGEST: Final = 4
+"""Ends of messages at which earlier requests are looked at, the longest beginnings first."""
 
 Command = tuple[Any, ...]
 
@@ -169,12 +171,18 @@ class Ask(NamedTuple):
 
     command: Command
     equal: int = 0
+    spare: bool = False
+    """Whether it is passed over where longer beginnings were found."""
 
 
 def reads(own: Mine, prompt: Prompt) -> list[Ask]:
     """What is asked for one request."""
     name = own.realm.name
-    found = [Ask(("HMGET", name("p", own.chains[length]), "s", "r"), length) for length in sorted(_places(own, prompt))]
+    left = _left(own, prompt)
+    found = [
+        Ask(("HMGET", name("p", own.chains[length]), "s", "r"), length, length not in left)
+        for length in sorted(_places(own) | left, reverse=True)
+    ]
     if own.conversation:
         found.append(Ask(("HMGET", name("c", own.conversation.encode()), "s", "r")))
     found += [Ask(("HMGET", name("m", digest), "s", "r")) for digest in _anchors(own.placed, MAX_SOUGHT)]
@@ -185,7 +193,7 @@ def reads(own: Mine, prompt: Prompt) -> list[Ask]:
     return found
 
 
-def _places(own: Mine, prompt: Prompt) -> set[int]:
+def _places(own: Mine) -> set[int]:
     """Lengths at which an earlier request may have ended, or left something."""
     total = len(own.placed)
     ends = [
@@ -195,8 +203,7 @@ def _places(own: Mine, prompt: Prompt) -> set[int]:
     ]
     near, far = ends[:MAX_ENDS], ends[MAX_ENDS:]
     steps = {len(far) - (1 << power) for power in range(len(far).bit_length())}
-    places = {*near, *(far[at] for at in steps if at >= 0), *_left(own, prompt)}
-    return places - {0}
+    return {*near, *(far[at] for at in steps if at >= 0)}
 
 
 def _left(own: Mine, prompt: Prompt) -> set[int]:
@@ -221,20 +228,31 @@ def _site(own: Mine) -> str:
 def seen(asks: Sequence[Ask], replies: Sequence[Any], unreadable: list[str]) -> list[Seen]:
     """The records in the replies. What cannot be read is noted and passed over."""
     found = []
+    longest = 0
+    known: set[bytes] = set()
     for ask, reply in zip(asks, replies, strict=True):
-        for data in _values(reply):
+        if ask.spare and longest >= MAX_LONGEST:
+            continue
+        values = _values(reply)
+        longest += ask.spare and bool(values)
+        for data in values:
+            if data in known:
+                continue  # one request under several keys: the longest beginning was asked for first
+            known.add(data)
             try:
-                one = loaded(data, ask.equal)
+                found.append(Seen(loaded(data, ask.equal), ask.equal))
             except Unreadable as error:
                 unreadable.append(str(error))
-                continue
-            found.append(Seen(one, ask.equal))
     return found
 
 
-def _values(reply: Any) -> Iterator[bytes]:
+def _values(reply: Any) -> list[bytes]:
+    """The records in a reply; a request that is in it twice as it ended."""
     held = reply.values() if isinstance(reply, dict) else reply if isinstance(reply, list) else [reply]
-    yield from (one for one in held if isinstance(one, bytes))
+    found = [one for one in held if isinstance(one, bytes)]
+    if len(found) == 2 and found[0][:BEGINNING] == found[1][:BEGINNING]:
+        return found[1:]
+    return found
 
 
 def chosen(found: Iterable[Seen], at: float) -> list[Seen]:
