@@ -15,7 +15,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "fleet.py"
 @pytest.mark.slow
 @pytest.mark.server
 def test_eight_processes_share_a_history() -> None:
-    """On a busy machine a look-up may come too late; then the local answer stands, and only then may it differ."""
+    """Every one that was answered in time, as all are on a machine that has the cores for it."""
     done = subprocess.run(
         [sys.executable, str(BENCHMARK), "--seconds", "8", "--json"],
         capture_output=True,
@@ -28,7 +28,8 @@ def test_eight_processes_share_a_history() -> None:
     assert measured["calls"] == 8 * 20 * 8
     assert measured["missed"] > 40
     assert measured["errors"] == {}
-    late = measured["calls"] - measured["outcomes"]["answered"]
-    assert sum(measured["other verdicts"].values()) <= late
-    assert measured["false misses"] <= late
-    assert late <= measured["calls"] * 0.05
+    assert measured["other statuses"] == 0
+    assert measured["false misses"] == 0
+    # A few requests are sent in the moment before another worker tells of its response.
+    assert sum(measured["other reasons"].values()) <= 0.01 * measured["outcomes"]["answered"]
+    assert measured["outcomes"]["answered"] > measured["calls"] / 10

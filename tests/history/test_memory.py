@@ -687,6 +687,13 @@ class TestCounts:
         sight = bench.send(talk(*words(3)), usage=Usage(800, 495, 300))
         assert [node.tokens for node in sight.nodes] == [495, 0, 795]
 
+    def test_read_of_an_entry_that_another_process_wrote(self) -> None:
+        """More than the known entry can hold: it says nothing of its length, and a later, shorter read is no loss."""
+        bench = Bench()
+        bench.send(talk(*words(1)), usage=Usage(500, 0, 490))
+        sight = bench.send(talk(*words(9)), usage=Usage(4500, 4000, 500))
+        assert sight.nodes[0].tokens == 490
+
     def test_held_history_counts_for_no_prefix(self) -> None:
         """Most of it is not on the wire."""
         bench = Bench()

@@ -74,7 +74,7 @@ class Worker:
 
     def end(self, sent: Sent, usage: Usage | None, now: float, response_id: str = "") -> Diagnosis:
         verdict = diagnosis.diagnose(sent.prompt, sent.sight, usage, rules_for(sent.scope.provider, sent.scope.model))
-        sent.local.sent.judged_as(sent.sight.sent)
+        sent.local.judged_by(sent.sight)
         self.memory.ended(sent.local, usage, response_id, None)
         self.fleet.ended(sent.shared, now, sent.local.sent, usage, response_id)
         return verdict

@@ -98,10 +98,6 @@ class Sent:
         """Tokens the provider holds after it: read plus written."""
         self.response_id = ""
 
-    def judged_as(self, other: Sent) -> None:
-        """Takes over what the diagnosis noted at this very request, as another history knew it."""
-        self.served, self.rewrites, self.frozen = other.served, other.rewrites, other.frozen
-
     def path(self) -> Path:
         """The places of its prompt; none once it has been forgotten."""
         return Path.to(self.leaf)
@@ -148,6 +144,13 @@ class Sight:
         """How many of them were known."""
         self.previous = previous
         """Newest request with the same ``shared`` leading segments in this scope."""
+
+    def judged_by(self, other: Sight) -> None:
+        """Takes over what another history, which knows more, knew of this very request, and what was made of it: what
+        is read of an entry that somebody else wrote must not be taken for the length of one of ours."""
+        self.live = max(self.live, other.live)
+        mine, theirs = self.sent, other.sent
+        mine.served, mine.rewrites, mine.frozen = theirs.served, theirs.rewrites, theirs.frozen
 
 
 class History(Protocol):

@@ -37,6 +37,10 @@ MAX_VERSIONS: Final = 4
 """Of what one route sends in front of the messages: a new prompt is rolled out beside the old one."""
 SEGMENTS_A_REQUEST: Final = 4
 """One request is remembered for every so many segments that may be: identical requests add no segments."""
+_MOST_DENSE: Final = 1.5
+"""Times as many tokens a byte as in the whole prompt, at most, are believed of a prefix."""
+_SAME: Final = 0.15
+"""Share by which two counts of one prefix may differ."""
 _SHARE_OF_ONE_SCOPE: Final = 0.5
 _TRIMMED_TO: Final = 0.9
 """Forgetting goes a little further than needed, so that it is not done for every request."""
@@ -440,7 +444,7 @@ class Memory:
                 last = max((node for node, _ in sent.breakpoints), key=lambda node: node.length)
                 if not held:
                     last.tokens = sent.cached
-                    if usage.read and 0 < sight.live < last.length:
+                    if usage.read and 0 < sight.live < last.length and _plausible(sight, usage):
                         # What was read ends exactly at the entry that matched.
                         sight.nodes.keep(sight.live).tokens = usage.read
             else:
@@ -542,6 +546,16 @@ def _rate(sent: deque[Sent], now: float, most: int) -> int:
     return sum(
         1 for _ in itertools.takewhile(lambda one: now - one.at < MINUTE, itertools.islice(reversed(sent), most))
     )
+
+
+def _plausible(sight: Sight, usage: Usage) -> bool:
+    """Whether so many tokens can have been read up to the entry that is known: another process may have left a longer
+    one."""
+    read, node = usage.read or 0, sight.nodes.kept(sight.live)
+    if node is not None and node.tokens:
+        return abs(read - node.tokens) <= _SAME * node.tokens
+    share = sight.nodes.size(sight.live) / max(1, sight.nodes.size(len(sight.nodes)))
+    return read <= _MOST_DENSE * share * (usage.input_total or 0)
 
 
 def _print(run: Run, length: int) -> int:

@@ -328,7 +328,10 @@ def writes(own: Mine, prompt: Prompt, said: Record) -> list[Command]:
     found: list[Command] = []
     for length in sorted(_left(own, prompt)):
         key = name("p", own.chains[length])
-        found += [("HSET", key, field, light), ("EXPIRE", key, seconds)]
+        found.append(("HSET", key, field, light))
+        if over and length == len(own.placed):
+            found.append(("HDEL", key, "s"))  # one copy is enough
+        found.append(("EXPIRE", key, seconds))
     held = (
         [name("c", own.conversation.encode())]
         if own.conversation
@@ -337,7 +340,7 @@ def writes(own: Mine, prompt: Prompt, said: Record) -> list[Command]:
     for key in held:
         found.append(("HSET", key, field, full))
         if over:
-            found.append(("HDEL", key, "s"))  # one copy is enough
+            found.append(("HDEL", key, "s"))
         found.append(("EXPIRE", key, seconds))
     identities = {said.conversation_id, said.response_id if over else ""} - {""}
     found += [("SET", name("i", one.encode()), leading, "EX", seconds) for one in sorted(identities)]

@@ -354,7 +354,7 @@ class Call:
         verdict = diagnosis.diagnose(prompt, sight, seen.usage, rules, seen.response_model)
         seen.diagnosis = verdict
         if self._sight is not None and sight is not self._sight:
-            self._sight.sent.judged_as(sight.sent)
+            self._sight.judged_by(sight)
         if verdict.place is not None:
             seen.path = paths.at(self.dialect, verdict.place, verdict.field, self.settings.privacy, self.observer.key)
         if seen.usage is not None:
