@@ -141,7 +141,7 @@ def process(number: int, url: str, turns: str, seconds: float, start: float) -> 
         scope = Scope("anthropic", "api", "k", MODEL, "")
         name = f"c{call['conversation']}" if call["conversation"] % 2 else ""
         while call["turn"] and int(told.get(call["conversation"]) or 0) < call["turn"]:
-            time.sleep(0.02)
+            time.sleep(0.1)
         sent = time.time()
         local = memory.sent(prompt, scope, now=sent, route="r", conversation=name, link=Link(1, call["number"] + 1))
         asking = sharing.ask(prompt, local, "", "r", name, ("k",))
