@@ -17,7 +17,23 @@ demo: .venv/runtime.stamp ## See cache hits and misses, explained, against a loc
 .PHONY: test
 test: .venv/dev.stamp ## Run the tests (PYTEST_ARGS="-k name" for some)
 	@scripts/debian-packages.sh
-	.venv/bin/pytest $(PYTEST_ARGS)
+	@# Built here where they are required, because each of several pytest workers would begin to.
+	@if [ "$$CI" = true ]; then scripts/build-collector.sh >/dev/null || true; scripts/build-jaeger.sh >/dev/null || true; fi
+	.venv/bin/pytest $(or $(PYTEST_ARGS),-n auto --maxprocesses 4)
+
+.PHONY: matrix
+matrix: ## Run the tests of the hooks on all versions (ROWS="oldest newest" for some)
+	@$(PYTHON) scripts/matrix.py $(PYTEST_ARGS) $(ROWS)
+
+PEERS ?= all
+
+.PHONY: neighbours
+neighbours: .venv/dev.stamp ## Run the tests beside other instrumentations (PEERS="openllmetry" for some)
+	PROMPTCACHE_NEIGHBOURS="$(PEERS)" .venv/bin/pytest -m neighbours $(PYTEST_ARGS)
+
+.PHONY: coexistence
+coexistence: .venv/dev.stamp ## Print how we stand beside each of them (docs/coexistence.md)
+	@.venv/bin/python scripts/coexistence.py $(filter-out all,$(PEERS))
 
 .PHONY: lint
 lint: .venv/dev.stamp ## Check style, types and the direction of imports
@@ -32,7 +48,7 @@ bench: .venv/dev.stamp ## Measure our own time a call
 
 .PHONY: clean
 clean: ## Remove everything that make has built
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .environments build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/created.stamp:

@@ -297,3 +297,47 @@ def test_a_prompt_without_lines() -> None:
     rules[11] = "In no case answer at all."
     assert similar(detail(text(old)), detail(text(" ".join(rules))))
     assert not similar(detail(text(old)), detail(text(old.replace("answer", "reply"))))
+
+
+ONE_LINE = " ".join(f"Article {n}: a loan of kind {chr(97 + n % 26)}{n} is kept for {n + 3} weeks." for n in range(60))
+
+
+@pytest.mark.parametrize(
+    ("put_in", "cause"),
+    [
+        ("Aktuelle Uhrzeit: 14:05 Uhr.", Cause.TIMESTAMP),
+        ("Now: 2026-11-21T20:05:07Z.", Cause.TIMESTAMP),
+        ("Datum: 21.11.2026.", Cause.DATE_ROLLOVER),
+        ("Request 550e8400-e29b-41d4-a716-446655440000.", Cause.IDENTIFIER),
+        ("x-trace-note: v=2.1.4;", Cause.CLIENT_HEADER),
+        # What says something is written by somebody, whatever stands in it.
+        ("From 21.11.2026 on every reader may borrow three more books at a time.", Cause.EDITED),
+        ("Never lend a book after 18:30 unless the head of the library has agreed to it.", Cause.EDITED),
+        ("Be brief.", Cause.EDITED),
+    ],
+)
+def test_what_is_put_in_and_will_not_be_the_same_again(put_in: str, cause: Cause) -> None:
+    """As a line of its own, and as a sentence in front of a text without lines."""
+    lined = PROSE.format("Be kind.")
+    assert parted(text(lined), text(f"{put_in}\n{lined}"))[0] is cause
+    assert parted(text(ONE_LINE), text(f"{put_in} {ONE_LINE}"))[0] is cause
+
+
+def test_a_page_that_prose_refers_to_is_no_counter() -> None:
+    """A number of pages counts; which page a rule stands on was changed by somebody."""
+    cited = ONE_LINE.replace("Article 40:", "Article 40, see page 7:")
+    assert parted(text(cited), text(cited.replace("page 7", "page 9")))[0] is Cause.EDITED
+    assert parted(text(PROSE.format("Page 3 of 17")), text(PROSE.format("Page 4 of 17")))[0] is Cause.COUNTER
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "cause"),
+    [
+        ("The reader is Inês Carvalho.", "The reader is João Pedro da Silva.", Cause.USER_DATA),
+        ("Arbeitsverzeichnis: /srv/a.", "Arbeitsverzeichnis: /srv/bb/c.", Cause.ENVIRONMENT),
+        ("Ask before you order.", "Ask twice before anything is ordered.", Cause.EDITED),
+    ],
+)
+def test_a_sentence_of_a_text_without_lines(old: str, new: str, cause: Cause) -> None:
+    """A line too long to be searched as a whole is known by its sentences."""
+    assert parted(text(f"{ONE_LINE} {old}"), text(f"{ONE_LINE} {new}"))[0] is cause

@@ -998,6 +998,16 @@ def test_a_call_that_failed_takes_nothing_away(dialect: str) -> None:
     assert client.send(BODIES[dialect](5), after=100_000) == Verdict(Status.MISS, Reason.TTL_EXPIRED)
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_what_ran_out_is_linked_to_who_left_it(dialect: str) -> None:
+    """Not to the call itself, which by now is the newest with this prompt."""
+    client = Client(dialect)
+    client.send(BODIES[dialect](3))
+    client.send(BODIES[dialect](3), after=100_000)
+    assert client.full.reason is Reason.TTL_EXPIRED
+    assert client.full.link == Link(1, 1)
+
+
 def test_a_prefix_that_an_earlier_request_made_readable() -> None:
     """Where a finished request stored the prefix, another one still on its way does not explain a miss."""
     client = Client("openai_chat")

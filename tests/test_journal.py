@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +250,10 @@ def test_what_is_in_the_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["journal.json"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1, "key": "%s", "strands": [{}]}', "\x00" * 99])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", '{"format": 1, "key": "%s", "strands": [{}]}', "\x00" * 99],
+)
 def test_a_file_that_cannot_be_read(text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Is said once, and written anew."""
     file = tmp_path / "journal.json"
@@ -264,10 +268,23 @@ def test_a_file_that_cannot_be_read(text: str, tmp_path: Path, caplog: pytest.Lo
     assert (later.patterns, caplog.records) == ([Pattern.ONCE], [])
 
 
-def test_the_file_of_another_key(tmp_path: Path) -> None:
-    """Its digests compare with none of ours: nothing is said, for nothing is known."""
+def test_a_count_without_end_in_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """JSON has no infinity, Python's reader has one."""
+    file = tmp_path / "journal.json"
+    Told(file).calls(A, A)
+    file.write_text(re.sub(r'"calls": \d+', '"calls": Infinity', file.read_text()))
+    assert "Infinity" in file.read_text()
+    Told(file)
+    assert "cannot be read (OverflowError)" in caplog.text
+
+
+def test_the_file_of_another_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its digests compare with none of ours: of changes nothing is said, for nothing is known; of the key once."""
     file = tmp_path / "journal.json"
     Told(file, HashKey("another")).calls(A, A)
     told = Told(file)
+    [warned] = [record.getMessage() for record in caplog.records]
+    assert Reason.KEY_MISMATCH in warned
+    assert "OTEL_PROMPTCACHE_HASH_KEY" in warned
     told.calls(B, B, B)
     assert told.patterns == []

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import genai_prices
 import pytest
@@ -17,7 +17,8 @@ import pytest
 from otel_promptcache import pricing
 from otel_promptcache.cli.price import price_lines
 from otel_promptcache.model import Usage
-from otel_promptcache.pricing import PriceUnknownError, cost
+from otel_promptcache.pricing import PriceUnknownError, cost, prices, storage
+from otel_promptcache.providers import anthropic
 
 MILLION = Decimal(1_000_000)
 OPUS = ("claude-opus-5",)  # 5 in, 25 out, 0.50 read, 6.25 and 10 written
@@ -31,19 +32,6 @@ NOW = at("2026-11-21T12:00")
 
 
 # --- Worked by hand -------------------------------------------------------------------------------------------
-
-
-NO_PRICE = {
-    # No model of that name in the price data.
-    "openai-038": "no price for gpt-6.2-sol of openai",
-    "openai-039": "no price for gpt-6.2-sol of openai",
-    "openai-040": "no price for gpt-6.2-sol of openai",
-    "openai-041": "no price for gpt-6.2-sol of openai",
-    "openai-042": "no price for gpt-6.2-sol of openai",
-    # Storage of explicit caches is billed by the hour, without any call.
-    "google-070": "api_flavor: 'caches' is none of messages, chat, responses, generate_content",
-    "google-071": "api_flavor: 'caches' is none of messages, chat, responses, generate_content",
-}
 
 
 @pytest.fixture(scope="session")
@@ -61,22 +49,21 @@ class TestWorkedByHand:
     """Usage payloads as the APIs return them, with their cost by the providers' price pages."""
 
     def test_exact_to_eight_decimals(self, cases: dict[str, Any], priced: dict[str, Any]) -> None:
-        """Cost, cost without caching, and the signed saving."""
+        """Cost, cost without caching, and the signed saving, of every one."""
         wrong = {}
-        for identity in cases.keys() - NO_PRICE.keys():
-            case, row = cases[identity], priced[identity]
+        for identity, case in cases.items():
+            row = priced[identity]
             expected = [float(case[name]) for name in ("expected_usd", "expected_uncached_usd", "expected_savings_usd")]
             found = [row[name] for name in ("cost_usd", "without_cache_usd", "saving_usd")]
-            if None in found or [round(one, 8) for one in found] != expected:
+            if None in found or [round(one, 8) for one in found] != expected or row.get("estimated"):
                 wrong[identity] = (found, expected, case["note"])
         assert wrong == {}
-        assert len(cases) - len(NO_PRICE) >= 46
+        assert len(cases) >= 53
 
-    def test_what_has_no_price_says_why(self, priced: dict[str, Any]) -> None:
-        """Null and a sentence, never zero."""
-        without = {identity: row["reason"] for identity, row in priced.items() if row["cost_usd"] is None}
-        assert without == NO_PRICE
-        assert all(priced[identity]["saving_usd"] is None for identity in NO_PRICE)
+    def test_every_cost_names_its_prices(self, priced: dict[str, Any]) -> None:
+        """So that it can be worked out again."""
+        listed = f"genai-prices {genai_prices.__version__}"
+        assert all(row["price_version"].startswith((listed, "corrections ")) for row in priced.values())
 
     def test_order_and_ids_are_kept(self, cases: dict[str, Any], priced: dict[str, Any]) -> None:
         """A reader joins by id, or by line."""
@@ -88,7 +75,10 @@ class TestWorkedByHand:
     [
         ("{}", "usage: missing, or no JSON object"),
         ('{"usage": 5}', "usage: missing, or no JSON object"),
-        ('{"usage": {"x": 1}}', "api_flavor: 'None' is none of messages, chat, responses, generate_content"),
+        (
+            '{"usage": {"x": 1}}',
+            "api_flavor: 'None' is none of messages, chat, responses, generate_content, interactions, caches",
+        ),
         (
             '{"usage": {"prompt_tokens": null}, "api_flavor": "chat"}',
             "usage: no token counts as the chat API reports them",
@@ -260,10 +250,22 @@ class TestContext:
         one_more = cost(Usage(1), provider, (model,), NOW).total
         assert below.total == one_more * edge
         assert above.total > below.total * Decimal("1.5")
+        for read, written in ((edge, 0), (0, edge), (edge // 2, edge // 2)):  # what is read and written counts, too
+            assert cost(Usage(edge, read, written), provider, (model,), NOW).fresh_price == below.fresh_price
+            assert cost(Usage(edge + 1, read, written), provider, (model,), NOW).fresh_price == above.fresh_price
 
     @pytest.mark.parametrize(
         ("moment", "peak"),
         [
+            ("2026-10-01T02:00", False),  # a Thursday, National Day
+            ("2026-10-08T02:00", True),  # the Thursday after the holidays
+            ("2026-10-10T02:00", False),  # a Saturday on which China works
+            ("2026-11-20T00:59", False),
+            ("2026-11-20T01:00", True),
+            ("2026-11-20T04:00", False),
+            ("2026-11-20T06:00", True),
+            ("2026-11-20T09:59", True),
+            ("2026-11-20T10:00", False),
             ("2026-11-20T02:00", True),  # a Friday
             ("2026-11-20T12:00", False),
             ("2026-11-21T02:00", False),  # Saturday
@@ -276,6 +278,35 @@ class TestContext:
         found = cost(Usage(1_000_000, 0), "deepseek", ("deepseek-v4-flash",), at(moment))
         off = cost(Usage(1_000_000, 0), "deepseek", ("deepseek-v4-flash",), at("2026-11-20T12:00"))
         assert found.total == off.total * (2 if peak else 1)
+
+    @pytest.mark.parametrize(
+        ("moment", "usd"), [("2026-09-01T12:00", "0.2"), ("2026-10-06T23:59", "0.2"), ("2026-10-07T00:00", "0.1")]
+    )
+    def test_a_price_of_the_past(self, moment: str, usd: str) -> None:
+        """The price data knows the newest read price of this model only."""
+        found = cost(Usage(1_000_000, 1_000_000), "anthropic", ("claude-sonnet-5-5",), at(moment))
+        batch = cost(Usage(1_000_000, 1_000_000, processing="batch"), "anthropic", ("claude-sonnet-5-5",), at(moment))
+        assert (found.total, batch.total, found.estimated) == (Decimal(usd), Decimal(usd) / 2, False)
+
+    def test_batches_before_the_list_knew_them(self) -> None:
+        """They were as cheap then; that the proportion was today's is an assumption, and said to be one."""
+        usage = Usage(3_000_000, 1_000_000, 1_000_000, 1_000_000)
+        plain = cost(usage, "anthropic", OPUS, at("2026-09-01T12:00"))
+        batch = cost(usage._replace(processing="batch"), "anthropic", OPUS, at("2026-09-01T12:00"))
+        assert (batch.total, batch.estimated) == (plain.total / 2, True)
+
+    @pytest.mark.parametrize(("moment", "usd"), [("2026-12-31T23:00", "0.5"), ("2027-01-01T00:00", "1")])
+    def test_storage(self, moment: str, usd: str) -> None:
+        """By the million tokens and hour."""
+        found, _ = storage(2_000_000, Decimal("0.5"), "gcp.gemini", "gemini-3.8-flash", at(moment))
+        assert found == Decimal(usd)
+        with pytest.raises(PriceUnknownError, match=r"no price for storage with gpt-5\.4 of openai"):
+            storage(1, Decimal(1), "openai", "gpt-5.4", at(moment))
+
+    def test_a_kind_of_processing_without_a_price(self) -> None:
+        """A model that only we know is priced as in ordinary processing then, and the cost says so."""
+        found = cost(Usage(1_000_000, tier="flex"), "openai", ("gpt-6.2-sol",), NOW)
+        assert (found.total, found.estimated) == (4, True)
 
     def test_the_one_that_answered_first(self) -> None:
         """A name that is not known gives way to the one that was asked for."""
@@ -325,9 +356,79 @@ def lookups(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return real(usage, model, **how)
 
     monkeypatch.setattr(genai_prices, "calc_price", counting)
-    pricing._lookup.cache_clear()
+    prices._listed.cache_clear()
+    pricing.LISTED._tariff.cache_clear()
     yield asked
-    pricing._lookup.cache_clear()
+    prices._listed.cache_clear()
+    pricing.LISTED._tariff.cache_clear()
+
+
+class TestItems:
+    """A response that itemises its inner requests is billed by the item."""
+
+    MESSAGE: ClassVar[dict[str, Any]] = {"type": "message", "input_tokens": 23_000, "output_tokens": 1000}
+    COMPACTION: ClassVar[dict[str, Any]] = {"type": "compaction", "input_tokens": 180_000, "output_tokens": 3500}
+
+    def priced(self, model: str = OPUS[0], **usage: Any) -> Decimal:
+        found = anthropic.usage(usage)
+        assert found is not None
+        return cost(found, "anthropic", (model,), NOW).total
+
+    def test_compaction_is_in_no_sum(self) -> None:
+        """It is billed all the same; the counts stay those of the response."""
+        usage = {"input_tokens": 23_000, "output_tokens": 1000, "iterations": [self.COMPACTION, self.MESSAGE]}
+        found = anthropic.usage(usage)
+        assert found is not None
+        assert (found.input_total, found.output) == (23_000, 1000)
+        paid = cost(found, "anthropic", OPUS, NOW)
+        assert paid.total == (Decimal(203_000) * 5 + Decimal(4500) * 25) / MILLION
+        assert (paid.uncached, paid.fresh_price) == (Decimal("1.015"), Decimal(5) / MILLION)
+
+    def test_one_item_is_no_news(self) -> None:
+        """Most responses have one iteration, and it is the whole call."""
+        assert self.priced(input_tokens=23_000, output_tokens=1000, iterations=[self.MESSAGE]) == self.priced(
+            input_tokens=23_000, output_tokens=1000
+        )
+
+    def test_each_at_its_own_size(self) -> None:
+        """Two requests below the edge pay the low band, though their sum is above."""
+        one = {"type": "message", "input_tokens": 60_000, "output_tokens": 0}
+        found = self.priced("claude-haiku-5-5", input_tokens=120_000, output_tokens=0, iterations=[one, one])
+        assert found == Decimal("0.012")
+
+    def test_each_with_its_own_lifetimes(self) -> None:
+        """The split of the whole covers the first iteration only; the items have theirs."""
+        hour = {"cache_creation_input_tokens": 10**6, "cache_creation": {"ephemeral_1h_input_tokens": 10**6}}
+        minutes = {"cache_creation_input_tokens": 10**6, "cache_creation": {"ephemeral_5m_input_tokens": 10**6}}
+        item = {"type": "message", "input_tokens": 0, "output_tokens": 0}
+        found = self.priced(
+            input_tokens=0,
+            output_tokens=0,
+            cache_creation_input_tokens=2 * 10**6,
+            cache_creation=hour["cache_creation"],
+            iterations=[item | hour, item | minutes],
+        )
+        assert found == Decimal("16.25")
+
+    def test_an_advising_model_has_its_own_price(self) -> None:
+        """Here Haiku 4.5, at 1 USD a million."""
+        advice = {"type": "advisor_message", "model": "claude-haiku-4-5", "input_tokens": 10**6, "output_tokens": 0}
+        assert self.priced(input_tokens=10**6, output_tokens=0, iterations=[self.MESSAGE, advice]) == 6
+
+    @pytest.mark.parametrize(
+        "iterations",
+        [[MESSAGE], [], None, "many", [None, 5, {}], [{"type": "message"}], [MESSAGE, MESSAGE]],
+        ids=str,
+    )
+    def test_items_that_do_not_add_up(self, iterations: object) -> None:
+        """The sums stand."""
+        assert self.priced(input_tokens=10**6, output_tokens=0, iterations=iterations) == 5
+
+    def test_searches_are_paid_once(self) -> None:
+        """And the place of inference holds for all items."""
+        usage = {"input_tokens": 10**6, "output_tokens": 0, "server_tool_use": {"web_search_requests": 3}}
+        usage |= {"inference_geo": "us", "iterations": [{"type": "message", "input_tokens": 5 * 10**5}] * 2}
+        assert self.priced(**usage) == Decimal("5.53")
 
 
 def test_prices_are_looked_up_once_an_hour(lookups: list[str]) -> None:
@@ -337,7 +438,7 @@ def test_prices_are_looked_up_once_an_hour(lookups: list[str]) -> None:
     assert lookups == ["claude-opus-5"]
     cost(Usage(1), "anthropic", OPUS, NOW + 3600)
     cost(Usage(1, processing="batch"), "anthropic", OPUS, NOW)
-    assert len(lookups) == 3
+    assert len(lookups) == 4  # a batch is looked up beside ordinary processing
 
 
 def test_an_unknown_model_is_looked_up_once(lookups: list[str]) -> None:

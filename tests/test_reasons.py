@@ -163,12 +163,42 @@ class TestBreakpoints:
         assert [one.reason for one in said] == [None] * 4
 
     def test_markers_that_are_gone(self) -> None:
+        """The same call site marked the same blocks before: somebody took the marks away."""
         client = Client()
         client.send(marked(talk(*LONG[:3]), ("system", 1), ("messages", 2)))
         said = client.send(marked(talk(*LONG[:5])))
-        assert said[:2] == (Status.MISS, Reason.BREAKPOINT_MISSING)
+        assert said[:2] == (Status.MISS, Reason.MARKER_LOST)
         assert client.full is not None
-        assert client.full.also == (Reason.MARKER_LOST,)
+        assert client.full.also == (Reason.BREAKPOINT_MISSING,)
+        assert client.full.confidence is Confidence.LIKELY
+
+    def test_another_call_site_that_marks_nothing(self) -> None:
+        client = Client()
+        client.send(marked(talk(*LONG[:3]), ("system", 1), ("messages", 2)))
+        said = client.send(marked(talk(*LONG[:5])), route="/export")
+        assert said[:2] == (Status.MISS, Reason.BREAKPOINT_MISSING)
+
+    def test_one_parameter_of_the_request_is_no_mark_by_hand(self) -> None:
+        client = Client()
+        client.send(talk(*LONG[:3]) | {"cache_control": EPHEMERAL})
+        assert client.send(marked(talk(*LONG[:5])))[:2] == (Status.MISS, Reason.BREAKPOINT_MISSING)
+
+    @pytest.mark.parametrize("another", [False, True], ids=["the next turn", "another question"])
+    def test_marks_that_do_not_arrive(self, another: bool) -> None:
+        """This endpoint stored the first request. What it had evicted it would have stored anew: it saw no mark."""
+        client = Client()
+        client.send(marked(talk(*LONG[:3]), ("system", 1), ("messages", 2)))
+        texts = LONG[6:7] if another else LONG[:5]
+        body = marked(talk(*texts), ("system", 1), ("messages", len(texts) - 1))
+        said = client.send(body, counted(3000, 0, 0, "anthropic"))
+        assert said[:2] == (Status.MISS, Reason.MARKER_LOST)
+
+    def test_marks_that_arrive_and_are_stored_anew(self) -> None:
+        client = Client()
+        client.send(marked(talk(*LONG[:3]), ("system", 1), ("messages", 2)))
+        body = marked(talk(*LONG[:5]), ("system", 1), ("messages", 4))
+        said = client.send(body, counted(3000, 0, 2900, "anthropic"))
+        assert said[:2] == (Status.MISS, Reason.PROVIDER_EVICTED)
 
     def test_one_conversation_whose_instructions_nothing_marks(self) -> None:
         """GPT-5.6 and later mark the newest message only; a second question shares the instructions in vain."""

@@ -110,7 +110,7 @@ class TestMetrics:
         assert metric.name.startswith(("promptcache.", "gen_ai.client."))
         assert metric.unit in ("s", "USD") or re.fullmatch(r"\{[a-z]+\}", metric.unit)
         assert metric.meaning.endswith(".")
-        assert metric.kind in ("counter", "histogram")
+        assert metric.kind in ("counter", "gauge", "histogram")
         for label in metric.labels:
             assert "metric" in FIELDS[label].signals.split(", "), label
 

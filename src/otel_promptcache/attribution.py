@@ -165,6 +165,10 @@ def attribute(**keys: str) -> Said:
 
 _LIBRARIES: Final = ("site-packages", "dist-packages")
 _DEEPEST: Final = 64
+_PASSED_BY: Final = frozenset(
+    {"otel_promptcache", "anthropic", "openai", "wrapt", "asyncio", "contextlib", "functools"}
+)
+"""Packages between the application, or what wraps the SDK for it, and us."""
 
 
 _application: Final[dict[str, bool]] = {}
@@ -187,6 +191,25 @@ def _standard_library() -> tuple[str, ...]:
 
     here = os.path.dirname(os.path.abspath(__file__))
     return (os.path.dirname(contextlib.__file__) + os.sep, here + os.sep)
+
+
+def called_by_instrumentation(depth: int = 1) -> bool:
+    """Whether an instrumentation has called the SDK for the application.
+
+    Told by the innermost frame that is neither ours nor the SDK's: a library's function that was given what it wraps,
+    or is of a module that calls itself an instrumentation.
+    """
+    frame: FrameType | None = sys._getframe(depth)  # noqa: SLF001
+    for _ in range(_DEEPEST):
+        if frame is None:
+            break
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.partition(".")[0] not in _PASSED_BY:
+            code = frame.f_code
+            told = "wrapped" in code.co_varnames or ".instrumentation." in module
+            return told and any(library in code.co_filename for library in _LIBRARIES)
+        frame = frame.f_back
+    return False
 
 
 def calling_function(depth: int = 1) -> str:

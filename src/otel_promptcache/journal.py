@@ -20,7 +20,7 @@ from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history import TELLING
 from otel_promptcache.model import Link, Prompt, Section
-from otel_promptcache.semconv import Pattern
+from otel_promptcache.semconv import Pattern, Reason
 from otel_promptcache.snapshot import Difference, Part, Prefix
 
 log = logging.getLogger("otel_promptcache")
@@ -264,13 +264,20 @@ class Journal:
         try:
             with open(self._file, encoding="utf-8") as handle:
                 document = json.load(handle)
-            if document["format"] != FORMAT or document["key"] != self._key.id:
-                return  # another key's digests compare with nothing of ours
+            if document["format"] != FORMAT:
+                return
+            if document["key"] != self._key.id:
+                log.warning(
+                    "otel-promptcache: OTEL_PROMPTCACHE_JOURNAL_FILE was written under another key (%s); it begins "
+                    "anew. One OTEL_PROMPTCACHE_HASH_KEY for all processes keeps it across restarts",
+                    Reason.KEY_MISMATCH,
+                )
+                return
             for one in document["strands"]:
                 self._load_strand(one)
         except FileNotFoundError:
             return
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        except Exception as error:  # whatever stands in a file, the application starts
             self._begin()
             log.warning(
                 "otel-promptcache: OTEL_PROMPTCACHE_JOURNAL_FILE cannot be read (%s); it begins anew",
@@ -299,6 +306,15 @@ class Journal:
         with open(partial, "w", encoding="utf-8") as handle:
             json.dump({"format": FORMAT, "key": self._key.id, "strands": strands}, handle)
         os.replace(partial, self._file)
+
+
+def key_of(file: str) -> str:
+    """The id of the key that a journal's file was written under. Raises OSError, and ValueError for what is none."""
+    try:
+        with open(file, encoding="utf-8") as handle:
+            return str(json.load(handle)["key"])
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError("no journal") from error
 
 
 def _version_out(version: Version) -> dict[str, Any]:

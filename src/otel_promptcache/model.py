@@ -191,6 +191,8 @@ class Prompt(NamedTuple):
     text_only: bool = True
     truncated: bool = False
     """True when the prompt was beyond our limits and the fingerprint covers only its beginning."""
+    marks_lost: bool = False
+    """Whether the application marked places, and the body that went out marks none."""
 
 
 class Usage(NamedTuple):
@@ -211,9 +213,13 @@ class Usage(NamedTuple):
     speed: str = ""
     geo: str = ""
     processing: str = ""
+    upstream: str = ""
+    """Who answered behind a gateway, where the gateway says so."""
     web_searches: int = 0
     server_tools: int = 0
     """Uses of tools that run at the provider: counts then add up several inner requests."""
+    parts: tuple[Part, ...] = ()
+    """What is billed instead of the sums, where the response itemises its inner requests: not all are in the sums."""
 
     @property
     def available(self) -> bool:
@@ -223,6 +229,13 @@ class Usage(NamedTuple):
     def uncached(self) -> int:
         """Input neither read nor written, never negative."""
         return max(0, (self.input_total or 0) - (self.read or 0) - (self.write or 0))
+
+
+class Part(NamedTuple):
+    """One inner request of a call. An empty ``model`` is the call's own."""
+
+    model: str
+    usage: Usage
 
 
 class Answer(NamedTuple):
@@ -236,6 +249,10 @@ class Answer(NamedTuple):
     error_type: str = ""
     """Set when the body is an error although the HTTP status is not."""
     finish_reasons: tuple[str, ...] = ()
+    provider: str = ""
+    """Who it looks like it is from, where the endpoint's host does not tell."""
+    discount: float | None = None
+    """USD that the cache saved, as the provider itself says."""
 
 
 class Cost(NamedTuple):
@@ -253,7 +270,7 @@ class Cost(NamedTuple):
     fresh_price: Decimal = Decimal(0)
     """USD an uncached token."""
     write_price: Decimal = Decimal(0)
-    """USD a token written at the shortest lifetime."""
+    """USD a written token, on average; at the shortest lifetime where nothing was written."""
 
     @property
     def total(self) -> Decimal:
@@ -345,10 +362,18 @@ class Observation:
     path: str = ""
     hit_depth: float | None = None
     lost_usd: Decimal | None = None
+    account: str = ""
+    """Whose prices hold, where they differ."""
     native: tuple[tuple[str, str | int], ...] = ()
     native_asked_by: str = ""
     """Who asked for the provider's verdict, where it was asked for."""
     agreement: Agreement | None = None
+    discount: float | None = None
+    """USD that the cache saved, as the provider itself says."""
+    operation: str = "chat"
+    """``gen_ai.operation.name``."""
+    batch: str = ""
+    """Id of the batch that it is an item of."""
     response_model: str = ""
     response_id: str = ""
     finish_reasons: tuple[str, ...] = ()
@@ -360,6 +385,7 @@ class Observation:
     duration: float | None = None
     """Seconds from the request to the end of the body."""
     attempts: int = 1
+    refused: int = 0  # attempts, as too many (429)
     max_tokens: int | None = None
     text_only: bool = True
     write_ttls: tuple[int, ...] | None = None

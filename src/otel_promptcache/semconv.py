@@ -70,7 +70,14 @@ def _field(
 
 # --- Names that the GenAI, server and error conventions define -------------------------------------------------
 
-OPERATION: Final = _field("gen_ai.operation.name", "string", "What was asked for: `chat`.", "span, metric", "low")
+OPERATION: Final = _field(
+    "gen_ai.operation.name",
+    "string",
+    "What was asked for: `chat`, `text_completion`; `count_tokens`, `create_batch`, "
+    "`fetch_response`, which are not calls.",
+    "span, metric",
+    "low",
+)
 PROVIDER: Final = _field(
     "gen_ai.provider.name", "string", "Who answered, by the conventions.", "span, metric, ledger", "low"
 )
@@ -120,6 +127,8 @@ ERROR_TYPE: Final = _field(
 )
 SERVICE_VERSION: Final = "service.version"
 """Of the resource; the journal says which one changed a prefix."""
+EVENT_NAME: Final = "event.name"
+"""Where APIs before 1.35 have the name of an event, which later ones have as a field of the log record."""
 RESEND_COUNT: Final = _field("http.request.resend_count", "int", "Attempts after the first.", cardinality="low")
 
 # --- Ours: verdict ------------------------------------------------------------------------------------------
@@ -142,6 +151,31 @@ HIT_RATIO: Final = _field("promptcache.hit_ratio", "double", "Cache read / all i
 HIT_DEPTH: Final = _field(
     "promptcache.hit_depth", "double", "Estimate: share of message elements wholly inside the read prefix."
 )
+EXPLANATION: Final = _field(
+    "promptcache.explanation",
+    "string",
+    "What happened, how it is known and what to do, in one line; of a ledger's record `explain` makes it.",
+    "span",
+)
+CONFIDENCE: Final = _field("promptcache.confidence", "string", "How sure reason and cause are.", cardinality="low")
+ACTIONABILITY: Final = _field(
+    "promptcache.actionability",
+    "string",
+    "Who can act on the reason: `application`, `configuration`, `provider`, `none`.",
+    "span",
+    "low",
+)
+ALSO: Final = _field(
+    "promptcache.also", "string", "What would have kept it from being read too, comma separated.", "ledger", "low"
+)
+EVIDENCE: Final = _field(
+    "promptcache.evidence",
+    "string",
+    "What the verdict rests on, `equal=3/9;gap=310.5;ttl=300`: leading segments that equal the earlier request's, of "
+    "all; where no change explains it, seconds between the two and that entries live; `;truncated` where only the "
+    "beginning of the prompt was compared.",
+    "ledger",
+)
 # --- Ours: money --------------------------------------------------------------------------------------------
 
 COST_TOTAL: Final = _field("promptcache.cost.total", "double", "USD of the call. Absent when the price is unknown.")
@@ -156,6 +190,17 @@ COST_SAVING: Final = _field(
 COST_ESTIMATED: Final = _field("promptcache.cost.estimated", "boolean", "True when a token class had to be assumed.")
 COST_CLASS: Final = _field("promptcache.cost.class", "string", "read, write, uncached or output.", "metric", "low")
 PRICE_VERSION: Final = _field("promptcache.price.version", "string", "Source of the prices.", cardinality="low")
+PRICE_CONTEXT: Final = _field(
+    "promptcache.price",
+    "string",
+    "Prefix of what the price depends on, where it is not the ordinary: `.tier`, `.speed`, `.geo`, `.processing`, "
+    "`.upstream` (who answered behind a gateway), `.account`; `.ttls`, the lifetimes in seconds that the request asked "
+    "for, where the response names none for all that was written; `.parts`, JSON of what was billed beside or instead "
+    "of the sums: model, input, read, write, output, written by lifetime.",
+    "ledger",
+    "low",
+)
+WEB_SEARCHES: Final = _field("promptcache.web_searches", "int", "Searches at the provider, which have a fee.", "ledger")
 USAGE_AVAILABLE: Final = _field(
     "promptcache.usage.available", "boolean", "False when the provider reported no usage.", cardinality="low"
 )
@@ -171,7 +216,7 @@ PREFIX_ID: Final = _field(
 FINGERPRINT: Final = _field(
     "promptcache.fingerprint",
     "string",
-    "`section:digest` for each section, comma separated.",
+    "`section:digest` for each section, comma separated; then `truncated`, where the prompt was beyond our limits.",
     content=Content.HASH,
 )
 KEY_ID: Final = _field(
@@ -212,6 +257,9 @@ NATIVE_AGREEMENT: Final = _field(
     "span, metric, ledger",
     "low",
 )
+NATIVE_DISCOUNT: Final = _field(
+    "promptcache.native.cache_discount", "double", "USD that the cache saved, as OpenRouter itself says."
+)
 NATIVE_VERDICT: Final = _field(
     "promptcache.native.verdict",
     "string",
@@ -219,12 +267,31 @@ NATIVE_VERDICT: Final = _field(
     "metric",
     "low",
 )
+BATCH_ID: Final = _field(
+    "promptcache.batch.id",
+    "string",
+    "Id of the batch, or of the file of its results: of an item, and of submitting or reading it.",
+)
+BATCH_REQUESTS: Final = _field("promptcache.batch.requests", "int", "Requests that a batch was submitted with.", "span")
+BATCH_ITEMS: Final = _field(
+    "promptcache.batch.items", "int", "Items of a batch whose cost was counted in this reading of its results.", "span"
+)
+COUNTED_TOKENS: Final = _field(
+    "promptcache.counted.tokens", "int", "What a request to count tokens was answered; nothing was used.", "span"
+)
 SCHEMA_VERSION: Final = _field(
     "promptcache.schema", "int", "Version of these meanings.", "span, ledger, prompt map", "low"
 )
 
 # --- Ours: metric labels and event fields -------------------------------------------------------------------
 
+LIMIT_KIND: Final = _field(
+    "promptcache.ratelimit.kind",
+    "string",
+    "What is limited: `requests`, `tokens`, `input_tokens`, `output_tokens`, or `priority_` or `fast_` ones.",
+    "metric",
+    "low",
+)
 TTL: Final = _field(
     "promptcache.ttl", "string", "Lifetime of a write: `5m`, `1h`, `30m`, `12h`.", "metric, ledger", "low"
 )
@@ -411,6 +478,43 @@ M_LOOKUPS: Final = _metric(
 )
 M_KEY_MISMATCH: Final = _metric(
     "promptcache.key.mismatch", "{worker}", "Kinds of workers with another hash key, as each worker saw them."
+)
+_LIMIT_LABELS: Final = "; of the common labels provider and model only"
+M_LIMIT: Final = _metric(
+    "promptcache.ratelimit.limit",
+    "{item}",
+    f"A rate limit, as response headers say{_LIMIT_LABELS}.",
+    "gauge",
+    (LIMIT_KIND,),
+)
+M_LIMIT_LEFT: Final = _metric(
+    "promptcache.ratelimit.remaining",
+    "{item}",
+    f"What is left of it, for two minutes after it was said{_LIMIT_LABELS}.",
+    "gauge",
+    (LIMIT_KIND,),
+)
+M_RETRY_AFTER: Final = _metric(
+    "promptcache.ratelimit.retry_after",
+    "s",
+    f"The wait that was asked for last, for two minutes{_LIMIT_LABELS}.",
+    "gauge",
+)
+M_REFUSED: Final = _metric(
+    "promptcache.ratelimit.refused",
+    "{response}",
+    "Responses 429, retried ones too; status is that of the call in the end.",
+    labels=(STATUS,),
+)
+M_LIMIT_LOST: Final = _metric(
+    "promptcache.ratelimit.lost.tokens",
+    "{token}",
+    "Lost tokens that counted against a limit on input tokens, where reading them would not have.",
+)
+M_LIMIT_MALFORMED: Final = _metric(
+    "promptcache.ratelimit.malformed",
+    "{header}",
+    f"Rate-limit headers that say no number{_LIMIT_LABELS}.",
 )
 M_DURATION: Final = _metric(
     "gen_ai.client.operation.duration",

@@ -112,6 +112,14 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name for name in (part.strip() for part in text.split(",")) if name)
 
 
+def _pairs(text: str) -> tuple[tuple[str, str], ...]:
+    """``llm.internal=vllm, localhost:30000=sglang`` as pairs."""
+    pairs = [(name.strip(), value.strip()) for name, _, value in (part.partition("=") for part in _names(text))]
+    if not all(name and value for name, value in pairs):
+        raise SettingError("takes host=provider or host:port=provider, comma separated")
+    return tuple(pairs)
+
+
 def _text(text: str) -> str:
     return text.strip()
 
@@ -184,11 +192,23 @@ class Settings:
     native_diagnostics: float = _setting(
         0.0,
         _share,
-        "Share of conversations (`true`: all) whose requests ask the provider for its own cache verdict; the only "
-        "setting by which a request is changed",
+        "Share of conversations (`true`: all) whose requests ask the provider for its own cache verdict; beside "
+        "OTEL_PROMPTCACHE_STREAM_USAGE the only setting by which a request is changed",
     )
     native_hosts: tuple[str, ...] = _setting(
         (), _names, "Further hosts that take this question: gateways in front of Anthropic or OpenAI, comma separated"
+    )
+    stream_usage: bool = _setting(
+        False,
+        _flag,
+        "Ask streams of Chat Completions for their usage (`stream_options.include_usage`) where the application does "
+        "not; the chunk it comes in is kept from the application",
+    )
+    provider_hosts: tuple[tuple[str, str], ...] = _setting(
+        (),
+        _pairs,
+        "Who answers at private hosts, `host=provider` or `host:port=provider`, comma separated: "
+        "`llm.internal=vllm,localhost:30000=sglang`",
     )
     token_usage_metric: bool = _setting(False, _flag, "Also record the older histogram `gen_ai.client.token.usage`")
     history_segments: int = _setting(
@@ -207,6 +227,15 @@ class Settings:
         "exported, so that a diagnosis tells the very character (read at the start)",
     )
     prices: bool = _setting(True, _flag, "`off` leaves out cost, and never imports the price data")
+    price_file: str = _setting(
+        "",
+        _text,
+        "TOML file of prices that win over the price data: private models, corrections, discounts; re-read when it "
+        "changes",
+    )
+    account: str = _setting(
+        "", _text, "Account whose prices hold, where the price file tells accounts apart; `attribute(account=…)` wins"
+    )
     auto: bool = _setting(False, _flag, "Start with the interpreter (needs `otel-promptcache auto`; environment only)")
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from otel_promptcache.analysis.ledger import LedgerCall, Reading, calls
+from otel_promptcache.analysis.ledger import LedgerCall, Reading, before, calls, events, unknown_for_its_key, verdict
+from otel_promptcache.diagnosis import actor, explanation
 
 
 def pair(key: str, value: Any) -> dict[str, Any]:
@@ -116,3 +117,74 @@ def test_a_line_that_cannot_be_read(spoilt: str) -> None:
 def test_no_line_raises(text: str) -> None:
     """Whatever stands in the file."""
     read(text, text + "promptcache.call", json.dumps({"resourceLogs": [text, "promptcache.call"]}))
+
+
+TALK = {"gen_ai.conversation.id": "talk", "promptcache.status": "cold"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "mismatch"),
+    [
+        ({}, {"promptcache.key.id": "ffff0000"}, True),
+        ({}, {}, False),  # the same key: its digests compare, and there are none
+        ({}, {"promptcache.key.id": "ffff0000", "promptcache.status": "hit"}, False),
+        ({}, {"promptcache.key.id": "ffff0000", "gen_ai.conversation.id": "another talk"}, False),
+        ({}, {"promptcache.key.id": "ffff0000", "gen_ai.conversation.id": ""}, False),
+        ({}, {"promptcache.key.id": "ffff0000", "gen_ai.request.model": "claude-opus-5"}, False),
+        ({"promptcache.key.id": ""}, {"promptcache.key.id": "ffff0000"}, False),  # of the first nothing was taken
+    ],
+    ids=["another key", "the same key", "a hit", "another conversation", "none", "another model", "no key"],
+)
+def test_a_call_whose_predecessor_has_another_key(
+    first: dict[str, Any], second: dict[str, Any], mismatch: bool
+) -> None:
+    """Two processes without a common key take turns in one conversation."""
+    records = (CALL | TALK | first, CALL | TALK | second | {"promptcache.call.id": "two"})
+    found = list(events([line(*records)], Reading(), "promptcache.call"))
+    assert before(found, found[0]) is None
+    assert unknown_for_its_key(found[1], before(found, found[1])) is mismatch
+
+
+MISS = CALL | {
+    "promptcache.status": "miss",
+    "promptcache.reason": "ttl_expired",
+    "promptcache.confidence": "certain",
+    "promptcache.also": "system_changed",
+    "promptcache.evidence": "equal=7/9;gap=310.5;ttl=300",
+}
+
+
+def test_the_verdict_of_a_record_can_be_said_again() -> None:
+    """What the ledger leaves out, the tables have: the sentence, who can act, the rule and its source."""
+    found = verdict(MISS)
+    assert found is not None
+    assert (found.status, found.reason, found.confidence) == ("miss", "ttl_expired", "certain")
+    assert found.evidence is not None
+    assert found.evidence[:5] == (7, 9, 310.5, 300, 1024)
+    assert found.evidence.source.startswith("platform.claude.com")
+    said = explanation(found)
+    assert said.startswith("The cached prefix had expired. 7 of 9 segments are equal, 310.5 s lie between")
+    assert actor(found) == "application"
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"promptcache.evidence": "equal=7/9"}, (7, 9, None, None)),
+        ({"promptcache.evidence": "equal=7/9;truncated"}, (7, 9, None, None)),
+        ({"promptcache.evidence": "equal=many"}, None),
+        ({"promptcache.evidence": 5}, None),
+    ],
+    ids=str,
+)
+def test_evidence_of_any_form(fields: dict[str, Any], told: tuple[Any, ...] | None) -> None:
+    found = verdict(MISS | fields)
+    assert found is not None
+    assert (found.evidence and found.evidence[:2] + found.evidence[2:4]) == told
+    assert (found.evidence is not None and found.evidence.truncated) is ("truncated" in str(fields))
+
+
+@pytest.mark.parametrize("fields", [{"promptcache.status": "splendid"}, {"promptcache.reason": "the_moon"}], ids=str)
+def test_words_of_a_later_version_are_no_verdict(fields: dict[str, Any]) -> None:
+    assert verdict(MISS | fields) is None
+    assert verdict({}) is None

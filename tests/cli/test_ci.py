@@ -205,7 +205,7 @@ class TestLimits:
         (files / "base.json").write_text(snapshot(emulated, SYSTEM, monkeypatch, deployment="another secret"))
         command = ["ci", "--ledger", str(ledger), "--base", "base.json"]
         assert main(command) == 0
-        assert "price unknown: the old snapshot is under the deployment key" in capsys.readouterr().out
+        assert "price unknown: key_mismatch: the old snapshot is under the deployment key" in capsys.readouterr().out
         assert main([*command, "--max-usd-once", "1000"]) == 1
         shown = capsys.readouterr()
         assert "the old snapshot is under the deployment key" in shown.err

@@ -252,7 +252,8 @@ def ledger(tmp_path: Path) -> str:
         return {"eventName": "promptcache.call", "traceId": trace, "timeUnixNano": "1", "attributes": pairs}
 
     miss = {semconv.STATUS: "miss", semconv.REASON: "tools_changed", semconv.CAUSE: "reordered",
-            semconv.PATH: "tools[2]", semconv.LOST_TOKENS: 5120, semconv.RESPONSE_ID: RESPONSE}  # fmt: skip
+            semconv.PATH: "tools[2]", semconv.EVIDENCE: "equal=2/9", semconv.LOST_TOKENS: 5120,
+            semconv.RESPONSE_ID: RESPONSE}  # fmt: skip
     hit = {semconv.STATUS: "hit", semconv.RESPONSE_ID: "msg_02"}
     records = [record("1", TRACE, **miss), record("1", TRACE, **miss), record("2", "ff" * 16, **hit)]
     export = {"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]}
@@ -265,7 +266,9 @@ def ledger(tmp_path: Path) -> str:
 def test_explain_a_call(identity: str, ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", identity, "--ledger", ledger]) == 0
     said = capsys.readouterr().out
-    assert said.count("tools[2]") == 1  # exported twice, told once
+    assert said.count("place") == 1  # exported twice, told once
+    sentence = "The tool definitions differ from the earlier request's (`tools[2]`)."
+    assert f"{sentence} By the look of it: the same elements in another order. 2 of 9" in " ".join(said.split())
     assert "5,120" in said
     assert "what happened" in said
     assert said.index("tools_changed") < said.index("The same parts in another order.")
@@ -320,3 +323,25 @@ def test_explain_a_hit(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_explain_an_unknown_call(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "msg_99", "--ledger", ledger]) == 2
     assert "OTEL_PROMPTCACHE_LEDGER=true" in capsys.readouterr().err
+
+
+def test_explain_a_call_that_another_key_made_unknown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two workers, each with a key of its own, answer one conversation."""
+
+    def record(call: str, at: str, key: str) -> dict[str, Any]:
+        told = {
+            semconv.CALL_ID: call, semconv.RESPONSE_ID: f"msg_{call}", semconv.CONVERSATION_ID: "talk",
+            semconv.REQUEST_MODEL: "claude-sonnet-5", semconv.STATUS: "cold", semconv.KEY_ID: key,
+        }  # fmt: skip
+        pairs = [{"key": name, "value": {"stringValue": value}} for name, value in told.items()]
+        return {"eventName": "promptcache.call", "traceId": call * 32, "timeUnixNano": at, "attributes": pairs}
+
+    export = {"resourceLogs": [{"scopeLogs": [{"logRecords": [record("1", "5", "aa"), record("2", "9", "bb")]}]}]}
+    path = tmp_path / "ledger.jsonl"
+    path.write_text(json.dumps(export) + "\n", encoding="utf-8")
+    assert main(["explain", "msg_2", "--ledger", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert Reason.KEY_MISMATCH in said
+    assert "OTEL_PROMPTCACHE_HASH_KEY" in said
+    assert main(["explain", "msg_1", "--ledger", str(path)]) == 0
+    assert Reason.KEY_MISMATCH not in capsys.readouterr().out

@@ -31,6 +31,7 @@ from otel_promptcache.cli import (
 from otel_promptcache.cli._doctor_export import GRPC, HTTP, Outcome, Target
 from otel_promptcache.cli._doctor_provider import CALLS
 from otel_promptcache.cli._doctor_report import Finding, Level, Section, as_json, as_text, note, ok, problem
+from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.settings import Settings
 
 INPUT = "gen_ai.usage.input_tokens"
@@ -709,12 +710,6 @@ class TestSettings:
         assert found.level is Level.PROBLEM
         assert found.advice == "OTEL_PROMPTCACHE_LEDGER?"
 
-    def test_a_ledger_that_cannot_be_written(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """An OpenTelemetry that knows no events is too old for it."""
-        monkeypatch.setenv("OTEL_PROMPTCACHE_LEDGER", "true")
-        monkeypatch.setattr(_doctor_settings, "_knows_events", lambda: False)
-        assert "newer opentelemetry-api" in self.section()["OTEL_PROMPTCACHE_LEDGER"].text
-
     @pytest.mark.parametrize("content", [None, "mode = ", "\xff"])
     def test_an_unreadable_file(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None) -> None:
         """Missing, no TOML, no text."""
@@ -723,6 +718,74 @@ class TestSettings:
             file.write_bytes(content.encode("latin-1"))
         monkeypatch.setenv("OTEL_PROMPTCACHE_CONFIG_FILE", str(file))
         assert self.section()["OTEL_PROMPTCACHE_CONFIG_FILE"].level is Level.PROBLEM
+
+
+class TestNewerSettings:
+    """One line about each, whatever it is set to."""
+
+    def said(self, subject: str) -> tuple[Level, str]:
+        found = {f.subject: f for f in _doctor_settings.settings_section(_doctor_settings.current()).findings}
+        return found[subject].level, found[subject].text
+
+    def test_by_default(self) -> None:
+        """Nobody is asked, changes and advice are told; nothing of it is a worry."""
+        assert self.said("native diagnostics") == (Level.OK, "off: requests leave as the application made them")
+        assert self.said("change journal")[0] is Level.OK
+        assert self.said("advice")[0] is Level.OK
+
+    def test_who_is_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OTEL_PROMPTCACHE_NATIVE_HOSTS", "gateway.example")
+        level, text = self.said("native diagnostics")
+        assert level is Level.NOTE
+        assert "gateway.example" in text
+        monkeypatch.setenv("OTEL_PROMPTCACHE_NATIVE_DIAGNOSTICS", "0.25")
+        level, text = self.said("native diagnostics")
+        assert level is Level.OK
+        assert text.startswith(
+            "asked about 0.25 of all conversations at api.anthropic.com, api.openai.com, loopback, gateway.example; "
+        )
+
+    def test_a_journal_that_no_other_process_can_read(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("OTEL_PROMPTCACHE_JOURNAL_FILE", str(tmp_path / "journal.json"))
+        assert self.said("change journal")[0] is Level.PROBLEM
+        monkeypatch.setenv("OTEL_PROMPTCACHE_HASH_KEY", SECRET)
+        assert self.said("change journal") == (Level.OK, f"on; {tmp_path / 'journal.json'} is not there yet")
+
+    @pytest.mark.parametrize(
+        ("content", "level", "words"),
+        [
+            ('{"format": 1, "key": "KEY", "strands": []}', Level.OK, "goes on under key"),
+            ('{"format": 1, "key": "0badc0de", "strands": []}', Level.PROBLEM, "key_mismatch"),
+            ("[]", Level.PROBLEM, "cannot be read (ValueError)"),
+            ("{", Level.PROBLEM, "cannot be read (JSONDecodeError)"),
+        ],
+    )
+    def test_the_journal_s_file(
+        self, content: str, level: Level, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "journal.json"
+        file.write_text(content.replace("KEY", HashKey(SECRET).id))
+        monkeypatch.setenv("OTEL_PROMPTCACHE_JOURNAL_FILE", str(file))
+        monkeypatch.setenv("OTEL_PROMPTCACHE_HASH_KEY", SECRET)
+        found = self.said("change journal")
+        assert found[0] is level
+        assert words in found[1]
+
+    def test_a_folder_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """Files are replaced as a whole: whoever cannot write to the folder writes nothing."""
+        monkeypatch.setenv("OTEL_PROMPTCACHE_JOURNAL_FILE", str(tmp_path / "nowhere" / "journal.json"))
+        monkeypatch.setenv("OTEL_PROMPTCACHE_HASH_KEY", SECRET)
+        assert self.said("change journal") == (Level.PROBLEM, f"{tmp_path / 'nowhere'} cannot be written to")
+
+    def test_what_is_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OTEL_PROMPTCACHE_JOURNAL", "false")
+        monkeypatch.setenv("OTEL_PROMPTCACHE_ADVICE", "false")
+        assert self.said("change journal")[0] is Level.NOTE
+        assert self.said("advice")[0] is Level.NOTE
+
+    def test_advice_without_prices(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OTEL_PROMPTCACHE_PRICES", "false")
+        assert self.said("advice")[0] is Level.NOTE
 
 
 class TestCardinality:

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import genai_prices
 import pytest
 
 from otel_promptcache.cli import main
@@ -25,6 +26,7 @@ COST = {
     "cost_usd": 0.0075,
     "without_cache_usd": 0.0345,
     "saving_usd": 0.027,
+    "price_version": f"genai-prices {genai_prices.__version__}",
 }
 
 
@@ -67,6 +69,61 @@ class TestRows:
         """Counted from one; empty lines count and give no row."""
         nameless = json.dumps({name: value for name, value in ROW.items() if name != "id"})
         assert [found["id"] for found in price_lines([nameless, "\n", "  \n", nameless])] == [1, 4]
+
+
+class TestFlavors:
+    """Usage under other names."""
+
+    def test_hits_and_misses(self) -> None:
+        """DeepSeek's own fields, beside the sum or without it."""
+        row = {"provider": "deepseek", "model": "deepseek-v4-pro", "request_time": "2026-11-20T12:00:00Z"}
+        told = {"prompt_cache_hit_tokens": 50_000, "prompt_cache_miss_tokens": 1000, "completion_tokens": 1000}
+        assert priced(row | {"usage": told})["cost_usd"] == 0.00374
+        assert priced(row | {"usage": told | {"prompt_tokens": 51_000}})["cost_usd"] == 0.00374
+
+    def test_interactions(self) -> None:
+        """Thoughts are output that is counted apart."""
+        usage = {
+            "total_input_tokens": 1000,
+            "total_cached_tokens": 500,
+            "total_output_tokens": 60,
+            "total_thought_tokens": 40,
+        }
+        row = {"provider": "google", "model": "gemini-2.5-pro", "usage": usage}
+        assert priced(row)["cost_usd"] == 0.0016875
+
+    def test_storage(self) -> None:
+        """A cache that is kept costs, and saves nothing by itself."""
+        row = {
+            "provider": "google",
+            "model": "gemini-2.5-pro",
+            "api_flavor": "caches",
+            "usage": {"totalTokenCount": 1_000_000},
+            "context": {"hours": "2"},
+        }
+        found = priced(row)
+        assert (found["cost_usd"], found["without_cache_usd"], found["saving_usd"]) == (9.0, 0.0, -9.0)
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            ({"context": {}}, "context: hours takes the hours for which the cache was kept"),
+            ({"context": {"hours": "-1"}}, "context: hours takes"),
+            ({"context": {"hours": "nan"}}, "context: hours takes"),
+            ({"usage": {"totalTokenCount": -1}}, "usage: no totalTokenCount"),
+            ({"model": "gemini-none"}, "no price for storage with gemini-none of google"),
+        ],
+    )
+    def test_storage_without_a_price(self, change: dict[str, Any], reason: str) -> None:
+        """As with calls."""
+        row = {
+            "provider": "google",
+            "model": "gemini-2.5-pro",
+            "api_flavor": "caches",
+            "usage": {"totalTokenCount": 1_000_000},
+            "context": {"hours": "2"},
+        }
+        assert reason in priced(row | change)["reason"]
 
 
 class TestBadLines:

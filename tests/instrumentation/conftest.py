@@ -9,6 +9,7 @@ What goes wrong is chosen by words behind a ``+`` in the model's name: ``claude-
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import gzip
 import hashlib
@@ -18,6 +19,7 @@ import json
 import logging
 import os
 import random
+import re
 import socket
 import sys
 import threading
@@ -25,10 +27,11 @@ import time
 import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -123,6 +126,23 @@ def sse(data: Any, event: str = "") -> bytes:
     return (head + "data: " + (data if isinstance(data, str) else json.dumps(data)) + "\n\n").encode()
 
 
+def frame(event: bytes) -> bytes:
+    """The same as Bedrock sends it: in a binary frame."""
+    data = event.partition(b"data: ")[2].strip()
+    kind = b"chunk"
+    payload = json.dumps({"bytes": base64.b64encode(data).decode(), "p": "abcdef"}).encode()
+    if b'"type": "error"' in data:
+        kind, payload = b"throttlingException", b'{"message": "too busy"}'
+    named = b":exception-type" if kind != b"chunk" else b":event-type"
+    message = b"exception" if kind != b"chunk" else b"event"
+    headers = b""
+    for name, value in ((named, kind), (b":content-type", b"application/json"), (b":message-type", message)):
+        headers += bytes([len(name)]) + name + b"\x07" + len(value).to_bytes(2, "big") + value
+    prelude = (16 + len(headers) + len(payload)).to_bytes(4, "big") + len(headers).to_bytes(4, "big")
+    body = prelude + zlib.crc32(prelude).to_bytes(4, "big") + headers + payload
+    return body + zlib.crc32(body).to_bytes(4, "big")
+
+
 @dataclass
 class Ask:
     """One request as the provider sees it."""
@@ -169,6 +189,19 @@ def anthropic_message(ask: Ask) -> dict[str, Any]:
         "stop_sequence": None,
         **ask.usage_of(ANTHROPIC_USAGE),
     }
+
+
+def results(ask: Ask) -> list[bytes]:
+    """Three results of a batch: one of Anthropic's, one of OpenAI's, and one that failed."""
+    ask.model = "claude-sonnet-4-6"
+    succeeded = {"type": "succeeded", "message": anthropic_message(ask)}
+    body = chat_completion(replace(ask, model="gpt-5.6"))
+    lines: list[dict[str, Any]] = [
+        {"custom_id": "a", "result": succeeded},
+        {"custom_id": "b", "response": {"status_code": 200, "body": body}},
+        {"custom_id": "c", "result": {"type": "expired"}},
+    ]
+    return [json.dumps(line).encode() + b"\n" for line in lines]
 
 
 def _has_tool_result(body: dict[str, Any]) -> bool:
@@ -305,7 +338,35 @@ _ANSWERS: tuple[tuple[str, Callable[[Ask], dict[str, Any]], Callable[[Ask], Iter
     ("/messages", anthropic_message, anthropic_events),
     ("/chat/completions", chat_completion, chat_events),
     ("/responses", response_object, responses_events),
+    ("/responses/compact", response_object, responses_events),
+    ("/completions", chat_completion, chat_events),
 )
+
+
+def errand(ask: Ask, path: str) -> tuple[str, list[bytes]] | None:
+    """Content type and body for a request that carries no prompt."""
+    plain = "application/json"
+    if path.endswith("/count_tokens"):
+        return plain, [b'{"input_tokens": 5100}']
+    if path.endswith("/batches"):
+        return plain, [json.dumps(BATCH).encode()]
+    if path.endswith(("/results", "/content")):
+        return "application/x-jsonl", results(ask)
+    if "/batches/" in path:
+        ended = {"processing_status": "ended", "results_url": f"/v1/messages/batches/{BATCH['id']}/results"}
+        return plain, [json.dumps(BATCH | ended).encode()]
+    return None
+
+
+def hosted(ask: Ask, path: str) -> tuple[str, list[bytes]] | None:
+    """The same for a platform that has the model in its URL."""
+    if path.endswith(("/invoke", ":rawPredict")):
+        return "application/json", [json.dumps(anthropic_message(ask)).encode()]
+    if path.endswith("/invoke-with-response-stream"):
+        return "application/vnd.amazon.eventstream", [frame(event) for event in anthropic_events(ask)]
+    if path.endswith(":streamRawPredict"):
+        return "text/event-stream; charset=utf-8", list(anthropic_events(ask))
+    return None
 
 
 def answer(ask: Ask) -> tuple[int, str, list[bytes]]:
@@ -325,10 +386,9 @@ def answer(ask: Ask) -> tuple[int, str, list[bytes]]:
     if "empty" in words:
         return 200, plain, [b""]
     path = ask.path.partition("?")[0]
-    if path.endswith("/count_tokens"):
-        return 200, plain, [b'{"input_tokens": 5100}']
-    if path.endswith("/batches"):
-        return 200, plain, [json.dumps(BATCH).encode()]
+    special = errand(ask, path) or hosted(ask, path)
+    if special is not None:
+        return 200, *special
     for end, whole, events in _ANSWERS:
         if path.endswith(end):
             if not ask.body.get("stream"):
@@ -424,7 +484,8 @@ class Provider:
         with contextlib.suppress(ValueError):
             parsed = json.loads(raw)
             ask.body = parsed if isinstance(parsed, dict) else {}
-        model = ask.body.get("model")
+        hosted = re.search(r"/models?/([^/]+?)(/invoke|:rawPredict|:streamRawPredict)", path)
+        model = unquote(hosted[1]) if hosted else ask.body.get("model")
         name, _, words = (model if isinstance(model, str) else "").partition("+")
         ask.model, ask.words = name, frozenset(filter(None, words.split("+")))
         if not path.endswith(("/count_tokens", "/batches")) and not ask.words & (ERRORS.keys() | {"429once"}):
@@ -441,6 +502,9 @@ class Provider:
 def _server(provider: Provider) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.do_POST()
 
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers.get("content-length") or 0))
@@ -618,6 +682,16 @@ def clients(connect: Callable[..., Clients]) -> Clients:
 # --- What telemetry says ------------------------------------------------------------------------------------
 
 
+def event_name(record: Any) -> str:
+    """The name of an event, where APIs before 1.35 have it too."""
+    return getattr(record, "event_name", None) or (record.attributes or {}).get("event.name", "")
+
+
+def fields(record: Any) -> dict[str, Any]:
+    """What an event says."""
+    return {name: value for name, value in (record.attributes or {}).items() if name != "event.name"}
+
+
 class Telemetry:
     """Everything that was exported since ``instrument()``."""
 
@@ -686,7 +760,7 @@ class Telemetry:
         """Attributes of the log records of one event."""
         self.flush()
         records = [item.log_record for item in self._records.get_finished_logs()]
-        return [dict(record.attributes or {}) for record in records if record.event_name == name]
+        return [fields(record) for record in records if event_name(record) == name]
 
     def everything(self) -> str:
         """All that was exported, as one text."""

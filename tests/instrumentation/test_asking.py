@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 
 import anthropic
 import openai
@@ -16,6 +17,7 @@ AM = {
     "messages": [{"role": "user", "content": "hi"}],
 }
 GPT = {"model": "gpt-5.6", "instructions": "Be brief. " * 40, "input": "hi"}
+HAS_NATIVE = "open_telemetry" in inspect.signature(anthropic.Anthropic).parameters
 CHAT = {"model": "gpt-5.6", "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -302,13 +304,23 @@ def test_a_deployment_that_still_wants_the_header(clients, provider, observe, qu
 
 
 def test_a_refusal_of_something_else(clients, provider, observe, quiet):
-    """Is the application's, at once, as it is."""
-    provider.refuses = lambda _: "max_tokens: Field required"
+    """Is the application's, at once, as it is, where the host is known to take the question."""
     telemetry = observe(native_diagnostics="true")
+    clients.anthropic.messages.create(**AM)
+    provider.refuses = lambda _: "max_tokens: Field required"
     with pytest.raises(anthropic.BadRequestError, match="max_tokens"):
         clients.anthropic.messages.create(**AM)
-    assert len(provider.asked) == 1
-    assert telemetry.total("promptcache.calls") == 1
+    assert len(provider.asked) == 2
+    assert telemetry.total("promptcache.calls") == 2
+
+
+def test_ids_stay_in_their_account(connect, provider, observe, quiet):
+    """A response of one key is not named to the provider under another, however alike the prompts are."""
+    observe(native_diagnostics="true")
+    for key in ("one", "two", "one"):
+        connect().anthropic.with_options(api_key=key).messages.create(**AM)
+    named = [ask.body["diagnostics"]["previous_message_id"] for ask in provider.asked]
+    assert (named[0], named[1], bool(named[2])) == (None, None, True)
 
 
 def test_a_refusal_that_is_followed_by_another(clients, provider, observe, quiet):
@@ -317,11 +329,11 @@ def test_a_refusal_that_is_followed_by_another(clients, provider, observe, quiet
     telemetry = observe(native_diagnostics="true")
     with pytest.raises(anthropic.BadRequestError, match="max_tokens") as raised:
         clients.anthropic.messages.create(**AM)
-    assert raised.value.__context__ is None
+    assert not isinstance(raised.value.__context__, anthropic.APIError)
     assert telemetry.total("promptcache.calls") == 1
 
 
-@pytest.mark.skipif(not hasattr(anthropic, "AnthropicFoundry"), reason="this anthropic has no spans of its own")
+@pytest.mark.skipif(not HAS_NATIVE, reason="this anthropic has no spans of its own")
 def test_a_native_span_around_each_request(connect, provider, observe, quiet):
     """The SDK ends one span with the refusal and starts another: tokens and verdict are on that one alone."""
     provider.refuses = unknown

@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any
 
 import pytest
+from openai.resources.responses import Responses
 
 AM: dict[str, Any] = {
     "model": "claude-sonnet-4-6",
@@ -17,6 +18,8 @@ AM: dict[str, Any] = {
     "messages": [{"role": "user", "content": "hi"}],
 }
 OM: dict[str, Any] = {"model": "gpt-5.6", "messages": [{"role": "user", "content": "hi"}]}
+HAS_COMPACT = hasattr(Responses, "compact")
+TM: dict[str, Any] = {"model": "gpt-5.6"}
 RM: dict[str, Any] = {"model": "gpt-5.6", "input": "hi"}
 INPUT = "gen_ai.client.inference.usage.input_tokens"
 
@@ -127,6 +130,14 @@ CHAT_BODIES = {
     "key a number": {**OM, "prompt_cache_key": 5},
     "lone surrogate": {**OM, "messages": [{"role": "user", "content": "\ud800"}]},
 }
+COMPLETION_BODIES = {
+    "prompt null": {**TM, "prompt": None},
+    "prompt of anything": {**TM, "prompt": [None, 5, "hi", {}, []]},
+    "prompt of tokens": {**TM, "prompt": [1, 2, 3]},
+    "prompt an object": {**TM, "prompt": {"a": 1}},
+    "lone surrogate": {**TM, "prompt": "\ud800"},
+    "a salt of anything": {**TM, "prompt": "hi", "extra_body": {"cache_salt": [{}]}},
+}
 RESPONSE_BODIES = {
     "input null": {**RM, "input": None},
     "input a number": {**RM, "input": 5},
@@ -150,6 +161,30 @@ def test_response_bodies(body, connect, observe, provider, quiet):
     """The same for Responses."""
     same(lambda clients: clients.openai.responses.create(**body), connect, observe)
     assert len({ask.raw for ask in provider.asked}) <= 1
+
+
+@pytest.mark.parametrize("body", COMPLETION_BODIES.values(), ids=COMPLETION_BODIES)
+def test_completion_bodies(body, connect, observe, provider, quiet):
+    """The same for text completions."""
+    same(lambda clients: clients.openai.completions.create(**body), connect, observe)
+    assert len({ask.raw for ask in provider.asked}) <= 1
+
+
+STREAM_OPTIONS = [None, 5, [], "x", {}, {"include_usage": "x"}, {"include_usage": []}, {5: 5}]
+
+
+@pytest.mark.parametrize("said", STREAM_OPTIONS, ids=repr)
+def test_stream_options_of_anything(said, connect, observe, provider, quiet):
+    """Where usage is asked for, too."""
+
+    def call(clients):
+        chunks = clients.openai.chat.completions.create(stream=True, stream_options=said, **OM)
+        return [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
+
+    without_us = outcome(call, connect())
+    telemetry = observe(stream_usage="true")
+    assert outcome(call, connect()) == without_us
+    assert telemetry.total("promptcache.internal.errors") == 0
 
 
 def test_messages_from_a_generator(connect, observe, provider, quiet):
@@ -262,6 +297,13 @@ CALLS = {
     ),
     "responses": lambda c, words: c.openai.responses.create(**under(RM, words)),
     "responses stream": lambda c, words: list(c.openai.responses.create(stream=True, **under(RM, words))),
+    "compact": lambda c, words: c.openai.responses.compact(**under(RM, words)),
+    "completion": lambda c, words: c.openai.completions.create(prompt="hi", **under(TM, words)),
+    "completion stream": lambda c, words: list(
+        c.openai.completions.create(
+            prompt="hi", stream=True, stream_options={"include_usage": True}, **under(TM, words)
+        )
+    ),
 }
 
 
@@ -274,6 +316,8 @@ def _final(manager):
 @pytest.mark.parametrize(("words", "whole", "anthropic", "openai"), ANSWERS, ids=[row[0] for row in ANSWERS])
 def test_answers(words, whole, anthropic, openai, kind, connect, observe, quiet):
     """Broken, empty, foreign and refused answers: one call and one span each, and what can be known of it."""
+    if kind == "compact" and not HAS_COMPACT:
+        pytest.skip("this openai SDK cannot compact")
     telemetry = same(lambda clients: CALLS[kind](clients, words), connect, observe)
     expected = whole if " " not in kind else anthropic if kind.startswith("anthropic") else openai
     durations = telemetry.points("gen_ai.client.operation.duration")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -26,6 +27,7 @@ TARGETS = [
         "SyncAPIClient.request",
         "AsyncAPIClient.request",
         "BaseClient._build_request",
+        "BaseClient._should_retry",
         "SyncAPIClient._process_response",
         "AsyncAPIClient._process_response",
     )
@@ -69,7 +71,7 @@ def test_entry_points(instrumentors):
 
 def test_instrument_and_uninstrument(telemetry, clients, provider):
     """Patched once while started; afterwards the original functions stand where they stood, and nobody counts."""
-    assert [layers(function) for function in standing()] == [1] * 10
+    assert [layers(function) for function in standing()] == [1] * len(TARGETS)
     clients.anthropic.messages.create(**AM)
     otel_promptcache.uninstrument()
     assert all(now is then for now, then in zip(standing(), ORIGINALS, strict=True))
@@ -82,7 +84,7 @@ def test_instrument_and_uninstrument(telemetry, clients, provider):
 def test_twice_is_once(telemetry, clients):
     """Starting again changes nothing, nor does stopping again."""
     telemetry.instrument()
-    assert [layers(function) for function in standing()] == [1] * 10
+    assert [layers(function) for function in standing()] == [1] * len(TARGETS)
     clients.anthropic.messages.create(**AM)
     assert telemetry.total("promptcache.calls") == 1
     otel_promptcache.uninstrument()
@@ -120,7 +122,7 @@ def test_both_doors(order, observe, clients, instrumentors, telemetry):
     else:
         for instrumentor in instrumentors:
             instrumentor.instrument()
-    assert [layers(function) for function in standing()] == [1] * 10
+    assert [layers(function) for function in standing()] == [1] * len(TARGETS)
     clients.anthropic.messages.create(**AM)
     clients.openai.chat.completions.create(**OM)
     assert len(telemetry.spans) == 2
@@ -169,7 +171,7 @@ def test_a_wrapper_of_somebody_else_around_ours(telemetry, clients, provider):
         clients.openai.chat.completions.create(**OM)
         assert (len(seen), len(telemetry.spans)) == (2, 1)
         telemetry.instrument()
-        assert [layers(function) for function in standing()] == [1] * 10
+        assert [layers(function) for function in standing()] == [1] * len(TARGETS)
         clients.openai.chat.completions.create(**OM)
         assert (len(seen), len(telemetry.spans)) == (3, 2)
         otel_promptcache.uninstrument()
@@ -240,6 +242,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 exporter, provider = InMemorySpanExporter(), TracerProvider()
 provider.add_span_processor(SimpleSpanProcessor(exporter))
+wrapt_before = "wrapt" in sys.modules  # of older OpenTelemetry SDKs
 import otel_promptcache
 
 def start():
@@ -273,6 +276,9 @@ class BaseClient:
     def _build_request(self, options, *, retries_taken=0):
         return Request
 
+    def _should_retry(self, response):
+        return False
+
 class SyncAPIClient(BaseClient):
     def request(self, cast_to, options, *, stream=False, stream_cls=None):
         self._build_request(options)
@@ -285,7 +291,9 @@ class AsyncAPIClient(BaseClient):
     async def request(self, cast_to, options, *, stream=False, stream_cls=None): ...
     async def _process_response(self, *, cast_to, options, response, stream): ...
 """
-"""An SDK with the five targets and nothing else: a real one takes a second to import."""
+"""An SDK with the six targets and nothing else: a real one takes a second to import."""
+OLD = "ignore:pkg_resources is deprecated"
+"""What the oldest opentelemetry-instrumentation is warned of."""
 ANSWER = '{"usage": {"prompt_tokens": 100, "completion_tokens": 7}}'
 
 
@@ -305,7 +313,7 @@ def in_a_process(tmp_path):
             text=True,
             timeout=60,
             check=False,
-            env={**os.environ, "OTEL_PROMPTCACHE_PRICES": "off", "PYTHONPATH": path},
+            env={**os.environ, "OTEL_PROMPTCACHE_PRICES": "off", "PYTHONPATH": path, "PYTHONWARNINGS": OLD},
         )
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout.splitlines()
@@ -324,7 +332,7 @@ ORDERS = {
 def test_start_and_import_in_any_order(order, in_a_process):
     """Imported before or after, the SDK is observed."""
     script = f"""
-    assert "wrapt" not in sys.modules
+    assert ("wrapt" in sys.modules) == wrapt_before
     {order}
     print(ask(), spans())
     """
@@ -420,3 +428,36 @@ def test_an_sdk_that_breaks_while_it_is_imported(in_a_process):
         print(error)
     """
     assert in_a_process(script, "raise RuntimeError('of the SDK')") == ["of the SDK"]
+
+
+@pytest.mark.parametrize("name", ["OpenAI", "AsyncOpenAI"])
+def test_a_wrapper_of_somebody_else_on_what_a_client_inherits(name, observe, connect):
+    """Put there before us it holds the function below our hook: it is wrapped in turn, and given back."""
+    owner, calls = getattr(openai, name), []
+    base = vars(openai._base_client.SyncAPIClient if name == "OpenAI" else openai._base_client.AsyncAPIClient)[
+        "request"
+    ]
+
+    def theirs(wrapped, instance, args, kwargs):
+        calls.append(1)
+        return wrapped(*args, **kwargs)
+
+    owner.request = put = wrapt.FunctionWrapper(base, theirs)
+    try:
+        for seen in (1, 2):  # again, after stopping
+            telemetry = observe()
+            clients = connect()
+            if name == "OpenAI":
+                clients.openai.chat.completions.create(**OM)
+            else:
+                asyncio.run(_closing(clients))
+            assert (len(calls), len(telemetry.spans)) == (seen, 1)
+            otel_promptcache.uninstrument()
+            assert vars(owner)["request"] is put
+    finally:
+        del owner.request
+
+
+async def _closing(clients):
+    await clients.async_openai.chat.completions.create(**OM)
+    await clients.aclose()

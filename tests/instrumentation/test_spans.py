@@ -178,9 +178,66 @@ def test_an_owner_that_ends_between_first_and_last_usage(provider, clients, tele
     assert telemetry.total("promptcache.cost") == pytest.approx(0.010575)
 
 
+def test_a_span_of_whoever_suppresses_the_others(clients, telemetry, quiet):
+    """It is written on, and nothing is made below it; without such a span nobody is observed."""
+    with telemetry.tracer.start_as_current_span("theirs", kind=CLIENT, attributes=CHAT), suppress_instrumentation():
+        clients.anthropic.messages.create(**AM)
+    assert telemetry.span.attributes[COST] == 0.010575
+    with suppress_instrumentation():
+        clients.anthropic.messages.create(**AM)
+    assert (len(telemetry.spans), telemetry.total("promptcache.calls")) == (1, 1)
+
+
+LATE = """
+def create(wrapped, client, body, tracer):
+    answer = wrapped(**body)
+    span = tracer.start_span("theirs", kind=CLIENT)
+    span.set_attribute("gen_ai.usage.input_tokens", answer.usage.prompt_tokens)
+    span.end()
+    return answer
+"""
+
+
+@pytest.mark.parametrize(("file", "counted"), [("/lib/site-packages/peer.py", 5000), ("/app/decorated.py", 10000)])
+def test_a_span_that_is_made_when_the_answer_is_there(file, counted, clients, telemetry, quiet):
+    """Of a library that wraps the SDK's method: ours is a companion. A function of the application's is none."""
+    peer = {"CLIENT": CLIENT, "__name__": "peer"}
+    exec(compile(LATE, file, "exec"), peer)
+    peer["create"](clients.openai.chat.completions.create, clients.openai, OM, telemetry.tracer)
+    assert sum(span.attributes[TOKENS] for span in telemetry.token_spans) == counted
+    (span,) = [span for span in telemetry.spans if ours(span)]
+    assert span.attributes[COST] == 0.0117
+    assert span.name == ("promptcache gpt-5.6" if counted == 5000 else "chat gpt-5.6")
+
+
+def test_a_provider_without_a_hash(monkeypatch):
+    """Some are compared by value."""
+    from otel_promptcache import telemetry as room
+    from otel_promptcache.instrumentation import runtime
+
+    class Provider(TracerProvider):  # noqa: PLW1641
+        def __eq__(self, other):
+            return self is other
+
+    provider = Provider()
+    with pytest.raises(TypeError):
+        hash(provider)
+    runtime.start(tracer_provider=provider)
+    assert provider in room._watched
+
+
 @pytest.mark.skipif(not hasattr(anthropic.Anthropic, "open_telemetry"), reason="no native spans")
 class TestNative:
     """The spans that the anthropic SDK emits itself."""
+
+    def test_raw_stream_below_another_model_span(self, connect, telemetry, quiet):
+        """Whoever made the outer span counts; the SDK's own gets no usage from us."""
+        client = connect(telemetry.tracer_provider).anthropic
+        with telemetry.tracer.start_as_current_span("theirs", kind=CLIENT, attributes=CHAT):  # noqa: SIM117
+            with client.messages.with_streaming_response.create(**AM) as response:
+                response.read()
+        assert telemetry.token_spans == []
+        assert named(telemetry, "anthropic.messages.create").attributes[COST] == 0.010575
 
     def test_enriched_and_not_doubled(self, connect, telemetry, quiet):
         """The sum of tokens over the trace is what the provider counted, and ours stands beside it."""
@@ -422,6 +479,37 @@ def test_a_miss_links_to_the_request_it_should_have_matched(provider, clients, t
     assert attributes["promptcache.lost.usd"] == 0.01725
 
 
+def test_a_miss_explains_itself(provider, clients, telemetry, quiet):
+    """One line: what happened, where, how it is known, what to do; how sure, and who can act. Nothing of the prompt."""
+    provider.will_report(COLD, COLD)
+    clients.anthropic.messages.create(**with_system("The time is 09:00. " + "Be helpful. " * 100))
+    clients.anthropic.messages.create(**with_system("The time is 09:01. " + "Be helpful. " * 100))
+    first, second = map(ours, telemetry.spans)
+    assert second["promptcache.explanation"] == (
+        "The system prompt differs from the earlier request's (`system[0]`, line 1). By the look of it: a time stands "
+        "in the text and moved. 0 of 2 segments are equal. "
+        "Fix: Leave the time out, or send it in the newest user message."
+    )
+    told = "promptcache.explanation", "promptcache.confidence", "promptcache.actionability"
+    assert not set(told) & set(first)
+
+
+@pytest.mark.parametrize(
+    ("usage", "confidence", "who"),
+    [(COLD, "certain", "application"), ({"input_tokens": 10, "output_tokens": 5}, None, "application")],
+    ids=["a moment after", "no usage"],
+)
+def test_how_sure_and_who_can_act(usage, confidence, who, provider, clients, observe, quiet):
+    """Where there is room beside what the call cost."""
+    telemetry = observe(prices="false")
+    provider.will_report(COLD, usage)
+    for _ in range(2):
+        clients.anthropic.messages.create(**with_system("Be helpful. " * 100))
+    attributes = ours(telemetry.spans[-1])
+    assert attributes.get("promptcache.confidence") == confidence
+    assert attributes["promptcache.actionability"] == who
+
+
 def test_a_link_between_spans_of_somebody_else(provider, clients, telemetry, quiet):
     """An enriched owner is linked from and to like a span of ours, once."""
     provider.will_report(COLD, COLD)
@@ -551,6 +639,7 @@ def test_calls_made_by_a_middleware(connect, telemetry, quiet):
     outer.messages.create(**AM)
     assert not current()
     spans = {span.name: span for span in telemetry.spans}
+    assert spans.pop("count_tokens claude-sonnet-4-6").attributes["promptcache.counted.tokens"] == 5100
     assert set(spans) == {"chat claude-sonnet-4-6", "chat gpt-5.6", "chat claude-opus-4-6"}
     assert [spans[name].attributes[TOKENS] for name in sorted(spans)] == [5100, 5100, 5000]
     assert telemetry.total("promptcache.calls") == 3

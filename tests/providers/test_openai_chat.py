@@ -304,14 +304,40 @@ class TestUsage:
             ({"prompt_cache_hit_tokens": 64, "prompt_tokens_details": {"cached_tokens": 32}}, 32, None),
             ({"num_cached_tokens": 64}, 64, None),
             ({"num_cached_tokens": 0}, 0, None),
+            ({"cached_tokens": 64}, 64, None),
+            ({"cache_read_input_tokens": 64, "cache_creation_input_tokens": 30}, 64, 30),
+            ({"prompt_tokens_details": {"cached_tokens": 0, "created_cache_tokens": 96}}, 0, 96),
+            ({"prompt_tokens_details": {"cached_tokens": None, "created_cache_tokens": None}}, None, None),
         ],
         ids=str,
     )
     def test_absent_is_not_zero(self, raw: Body, read: int | None, write: int | None) -> None:
-        """DeepSeek and Mistral report hits at the top level."""
+        """DeepSeek, Mistral and Moonshot report hits at the top level, gateways in Anthropic's fields, vLLM what it
+        stored."""
         found = openai_chat.usage(raw | {"prompt_tokens": 100})
         assert found is not None
         assert (found.input_total, found.read, found.write, found.output) == (100, read, write, None)
+
+    def test_hits_and_misses_are_a_total(self) -> None:
+        """DeepSeek's two counts are the whole prompt."""
+        found = openai_chat.usage({"prompt_cache_hit_tokens": 64, "prompt_cache_miss_tokens": 36})
+        assert found == Usage(100, 64)
+
+    def test_writes_by_lifetime_of_a_gateway(self) -> None:
+        """Anthropic's split, as an extra field."""
+        raw = {"cache_creation_input_tokens": 30, "cache_creation": {"ephemeral_5m_input_tokens": 30}}
+        found = openai_chat.usage({"prompt_tokens": 100, **raw})
+        assert found is not None
+        assert (found.write, found.write_by_ttl) == (30, ((300, 30),))
+
+    @pytest.mark.parametrize(("total", "output"), [(652, 216), (504, 68), (None, 68)])
+    def test_reasoning_beside_the_completion(self, total: int | None, output: int) -> None:
+        """xAI's total shows that reasoning is not within the completion."""
+        details = {"completion_tokens_details": {"reasoning_tokens": 148}}
+        raw = {"prompt_tokens": 436, "completion_tokens": 68, "total_tokens": total, **details}
+        found = openai_chat.usage(raw)
+        assert found is not None
+        assert (found.output, found.reasoning) == (output, 148)
 
     @pytest.mark.parametrize("raw", [None, {}, [], "x", {"prompt_tokens": None}, {"completion_tokens": 5}], ids=str)
     def test_no_usage(self, raw: object) -> None:
@@ -349,6 +375,38 @@ class TestAnswer:
         """In a body, or in the middle of a stream."""
         assert openai_chat.answer({"error": error}) == Answer(None, error_type=name)
         assert openai_chat.event({"error": error}, {}) == Answer(None, error_type=name)
+
+    @pytest.mark.parametrize(
+        ("document", "expected"),
+        [
+            ({"x_groq": {"usage": {"prompt_tokens": 5}}, "usage": None}, Usage(5)),
+            ({"choices": [{"usage": {"prompt_tokens": 5, "cached_tokens": 4}}]}, Usage(5, 4)),
+            ({"timings": {"cache_n": 4, "prompt_n": 1, "predicted_n": 2}}, Usage(5, 4, output=2)),
+            ({"timings": {"cache_n": 4, "prompt_n": 1}, "usage": {"prompt_tokens": 5}}, Usage(5, 4)),
+            ({"timings": {"cache_n": "4", "prompt_n": 1}}, None),
+            ({"timings": 5, "x_groq": 5, "choices": [5, {"usage": 5}]}, None),
+        ],
+        ids=str,
+    )
+    def test_usage_elsewhere(self, document: Body, expected: Usage | None) -> None:
+        """Streams of Groq and Moonshot, and llama.cpp's times, where nobody asked for usage."""
+        assert openai_chat.event(document, {}).usage == expected
+
+    @pytest.mark.parametrize(
+        ("document", "discount"),
+        [
+            ({"cache_discount": 0.0125}, 0.0125),
+            ({"usage": {"prompt_tokens": 5, "cache_discount": -0.5}}, -0.5),
+            ({"cache_discount": None}, None),
+            ({"cache_discount": "0.1"}, None),
+            ({"cache_discount": float("nan")}, None),
+            ({}, None),
+        ],
+        ids=str,
+    )
+    def test_what_the_cache_saved(self, document: Body, discount: float | None) -> None:
+        """As OpenRouter says; writes may cost more than they save."""
+        assert openai_chat.answer(document).discount == discount
 
     def test_no_error(self) -> None:
         """Null is the absence of one."""

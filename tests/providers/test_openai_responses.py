@@ -428,7 +428,7 @@ class TestStream:
         ("/v1/responses", True),
         ("/openai/v1/responses", True),
         ("/v1/responses/resp_1", False),
-        ("/v1/responses/compact", False),
+        ("/v1/responses/compact", True),
         ("/v1/responses/input_tokens", False),
     ],
 )

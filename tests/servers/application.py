@@ -87,6 +87,16 @@ def message(
 # --- What telemetry says of it ------------------------------------------------------------------------------
 
 
+def event_name(record: Any) -> str:
+    """The name of an event, where APIs before 1.35 have it too."""
+    return getattr(record, "event_name", None) or (record.attributes or {}).get("event.name", "")
+
+
+def fields(record: Any) -> dict[str, Any]:
+    """What an event says."""
+    return {name: value for name, value in (record.attributes or {}).items() if name != "event.name"}
+
+
 @dataclass
 class Observed:
     """Everything that is exported while ``observed()`` lasts."""
@@ -124,17 +134,17 @@ class Observed:
         """The log records of one event."""
         self.settle()
         found = [item.log_record for item in self.records.get_finished_logs()]
-        return [record for record in found if record.event_name == name]
+        return [record for record in found if event_name(record) == name]
 
     @property
     def ledger(self) -> list[dict[str, Any]]:
         """The attributes of every ledger event."""
-        return [dict(record.attributes) for record in self.events("promptcache.call")]
+        return [fields(record) for record in self.events("promptcache.call")]
 
     @property
     def maps(self) -> list[dict[str, Any]]:
         """The attributes of every prompt map."""
-        return [dict(record.attributes) for record in self.events("promptcache.prompt")]
+        return [fields(record) for record in self.events("promptcache.prompt")]
 
     def metrics(self) -> dict[str, Metric]:
         """Collects, and gives every metric of ours by name."""

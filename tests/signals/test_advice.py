@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from servers.application import Clients, Observed, message, observed, text
+from servers.application import Clients, Observed, fields, message, observed, text
 
 from otel_promptcache import route
 from otel_promptcache.emulator import Emulator
@@ -20,7 +20,7 @@ def advance(emulated: Emulator, seen: Observed, seconds: float) -> None:
 
 def advice(seen: Observed) -> list[dict[str, Any]]:
     seen.metrics()  # what waits to be counted is counted when metrics are collected
-    return [dict(record.attributes) for record in seen.events("promptcache.advice")]
+    return [fields(record) for record in seen.events("promptcache.advice")]
 
 
 def test_a_lifetime_that_is_too_short(clients: Clients, emulated: Emulator) -> None:

@@ -166,14 +166,15 @@ def while_prices_are_loading() -> Any:
     import otel_promptcache
     from otel_promptcache import pricing
     from otel_promptcache.instrumentation import runtime
+    from otel_promptcache.pricing import prices
 
-    look_up = pricing._lookup
+    look_up = prices._listed
 
     def slowly(*asked: Any) -> Any:
         time.sleep(0.5)
         return look_up(*asked)
 
-    pricing._lookup = slowly  # type: ignore[assignment]
+    prices._listed = slowly  # type: ignore[assignment]
     with provider() as emulated:
         otel_promptcache.instrument(meter_provider=MeterProvider([]))
         time.sleep(0.05)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.application import Clients, message, observed, text
+from servers.application import Clients, fields, message, observed, text
 
 from otel_promptcache import attribute, prompt, route
 
@@ -29,7 +29,7 @@ def test_the_event(clients: Clients) -> None:
             with prompt("rules", version="8"):
                 ask(clients, RULES.replace("Rule 7:", "RULE 7:"), 4)
         (record,) = seen.events("promptcache.prefix.changed")
-        told = dict(record.attributes)
+        told = fields(record)
         assert told.pop("promptcache.change.old.fingerprint").startswith("system:")
         assert told.pop("promptcache.change.new.fingerprint").startswith("system:")
         assert told.pop("promptcache.key.id")
@@ -61,7 +61,7 @@ def test_a_deploy(clients: Clients, tmp_path: Path) -> None:
     for version, system in (("1.4", RULES), ("1.5", RULES + "One more.")):
         with observed(hash_key="k", journal_file=file, service_version=version) as seen, route("/chat"):
             ask(clients, system, 3)
-            told += [dict(record.attributes) for record in seen.events("promptcache.prefix.changed")]
+            told += [fields(record) for record in seen.events("promptcache.prefix.changed")]
     (change,) = told
     assert change["promptcache.change.old.service.version"] == "1.4"
     assert change["promptcache.change.new.service.version"] == "1.5"
@@ -74,7 +74,7 @@ def test_every_request(clients: Clients) -> None:
         for minute in range(10, 20):
             ask(clients, f"It is 09:{minute}.\n" + RULES, 1)
         (record,) = seen.events("promptcache.prefix.changed")
-        told = dict(record.attributes)
+        told = fields(record)
         assert (told["promptcache.change.pattern"], told["promptcache.cause"], told["promptcache.line"]) == (
             "every_request",
             "timestamp",

@@ -55,6 +55,7 @@ def test_exactly_the_documented_fields(clients: Clients) -> None:
         "promptcache.attr.user",
         "promptcache.call.id",
         "promptcache.cause",
+        "promptcache.confidence",
         "promptcache.cost.output",
         "promptcache.cost.read",
         "promptcache.cost.total",
@@ -62,6 +63,7 @@ def test_exactly_the_documented_fields(clients: Clients) -> None:
         "promptcache.cost.without_cache",
         "promptcache.cost.write",
         "promptcache.duration",
+        "promptcache.evidence",
         "promptcache.expected_tokens",
         "promptcache.fingerprint",
         "promptcache.hit_depth",
@@ -103,6 +105,8 @@ def test_what_they_say(clients: Clients) -> None:
         "promptcache.attr.team": "search",
         "promptcache.attr.tenant": "acme",
         "promptcache.cause": "edited",
+        "promptcache.confidence": "likely",
+        "promptcache.evidence": "equal=0/2",
         "promptcache.expected_tokens": 2000,
         "promptcache.line": 1,
         "promptcache.lost.tokens": 2000,
@@ -148,7 +152,7 @@ def test_calls_of_every_kind_have_documented_fields_only(clients: Clients) -> No
         events = seen.ledger
     assert len(events) == 8
     documented = {name for name, field in FIELDS.items() if "ledger" in field.signals.split(", ")}
-    prefixes = ("promptcache.attr.", "promptcache.write.tokens.")
+    prefixes = ("promptcache.attr.", "promptcache.price.", "promptcache.write.tokens.")
     for event in events:
         assert {name for name in event if not name.startswith(prefixes)} <= documented
     assert [event.get("error.type") for event in events] == [None] * 4 + ["overloaded_error", "api_error"] + [None] * 2
@@ -166,7 +170,8 @@ def test_a_record_is_small(clients: Clients) -> None:
         (resource,) = encode_logs(seen.records.get_finished_logs()).resource_logs
         (scope,) = resource.scope_logs
         _, missed = scope.log_records
-    assert missed.event_name == "promptcache.call"
+    named = [pair for pair in missed.attributes if pair.key == "event.name"]  # by APIs before 1.35
+    assert (getattr(missed, "event_name", "") or named[0].value.string_value) == "promptcache.call"
     assert missed.ByteSize() <= 2048
     kept = [attribute for attribute in missed.attributes if not attribute.key.startswith(said)]
     assert len(missed.attributes) - len(kept) == 9

@@ -195,6 +195,7 @@ def figures(sampler: Sampler, native: bool) -> tuple[int, dict[str, Any], list[d
                 frozenset(point.attributes.items()): getattr(point, "value", None) or point.count for point in points
             }
             for name, points in ((name, metric.data.data_points) for name, metric in metrics.items())
+            if name != "promptcache.ratelimit.remaining"  # refills while we look
         }
         calls = seen.ledger
     for call in calls:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import IO, Any, Final
 
-from otel_promptcache.providers._wire import mapping
+from otel_promptcache.providers._wire import AsWritten, mapping
 
 STDIN: Final = "-"
 
@@ -44,10 +44,26 @@ def documents(name: str) -> Iterator[Mapping[str, Any]]:
 
 
 def parsed(text: str) -> object:
+    """The JSON that a text is, None where it is none. What tells two spellings of one value apart is kept: keys that
+    come twice, and numbers that Python would write in another way."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_every_key, parse_float=_as_written)
     except (ValueError, RecursionError):
         return None
+
+
+def _every_key(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The last of equal keys counts, as with most readers; the others stay beside it under a name of their own."""
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    last = {key: place for place, (key, _) in enumerate(pairs)}
+    return {key if last[key] == place else f"{key}\0{place}": value for place, (key, value) in enumerate(pairs)}
+
+
+def _as_written(text: str) -> float:
+    number = float(text)
+    return number if repr(number) == text else AsWritten(text)
 
 
 def _objects(document: object) -> Iterator[Mapping[str, Any]]:

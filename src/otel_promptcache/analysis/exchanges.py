@@ -7,7 +7,6 @@ prompt, or speaks a dialect that is not known, is counted and passed over.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -99,9 +98,8 @@ def body_of(name: str) -> Mapping[str, Any]:
     """The request body in a file that holds one: bare, or within a log line or cassette. Raises as ``read`` does."""
     with opened(name) as handle:
         text = handle.read()
-    try:
-        document = json.loads(text)
-    except ValueError:
+    document = parsed(text)
+    if document is None:
         raise TrafficError(f"{name}: not one JSON document") from None
     found = _first(document, _BODY, _json_object) if isinstance(document, dict) else None
     body = found if found is not None and not _is_body(mapping(document)) else document
@@ -166,6 +164,8 @@ _REGION: Final = ("region", "deployment")
 _PROVIDERS: Final[dict[str, str]] = {
     # gen_ai.provider.name where files use another word.
     "xai": "x_ai",
+    "llamacpp": "llama_cpp",
+    "llama.cpp": "llama_cpp",
     "mistral": "mistral_ai",
     "bedrock": "aws.bedrock",
     "azure": "azure.ai.openai",
@@ -193,7 +193,8 @@ def _add(row: Mapping[str, Any], case: str, name: str, number: int, reading: Rea
     begun, ended = _later(row, _FIRST, sent), _later(row, _DURATION, sent) or _first(row, _ENDED, moment)
     begun = max(begun or ended or sent, sent + INSTANT)
     host = _split(url).hostname or ""
-    where = "/".join(filter(None, (host or url, *(str(row[one]) for one in _REGION if row.get(one)))))
+    place = host or _without_path(url)
+    where = "/".join(filter(None, (place, *(str(row[one]) for one in _REGION if row.get(one)))))
     reading.exchanges.append(
         Exchange(
             case=case,
@@ -235,10 +236,10 @@ def _is_body(value: Mapping[str, Any]) -> bool:
 
 def _dialect(row: Mapping[str, Any], url: str, body: Mapping[str, Any], raw: object) -> Dialect | None:
     """By what the file says, by the path of the request, else by the shape of the request."""
-    named = BY_NAME.get(string(row.get("provider"))) or BY_NAME.get(string(row.get("api")))
-    if named is not None:
-        return named
     path = _split(url).path
+    named = BY_NAME.get(string(row.get("provider"))) or BY_NAME.get(string(row.get("api")))
+    if named is not None and ("/v1/" not in path or named.handles(path.rstrip("/"))):
+        return named
     known = next((dialect for dialect in BY_NAME.values() if dialect.handles(path.rstrip("/"))), None)
     if known is not None:
         return known
@@ -363,6 +364,11 @@ def _later(row: Mapping[str, Any], names: Iterable[tuple[str, float]], sent: flo
         if value is not None:
             return sent + min(value * unit, _FOR_EVER)
     return None
+
+
+def _without_path(url: str) -> str:
+    """Who is asked, where a file does not write a whole URL: the path says what for, and is another's with each API."""
+    return "" if url.startswith("/") else url.partition("/v1/")[0]
 
 
 def _split(url: str) -> SplitResult:

@@ -264,8 +264,8 @@ def _time(seconds: float) -> str:
 
 
 def row(call: Judged, shown: Shown) -> dict[str, Any]:
-    """One line of ``--format jsonl``. ``line`` counts from 1, ``offset`` characters from 0."""
-    verdict = call.diagnosis
+    """One line of ``--format jsonl``. ``line`` counts from 1, ``offset`` characters from 0; null is not known."""
+    verdict, usage = call.diagnosis, call.usage
     return {
         "id": call.exchange.name,
         "request_index": call.exchange.number,
@@ -274,10 +274,15 @@ def row(call: Judged, shown: Shown) -> dict[str, Any]:
         "cause": verdict.cause,
         "also": list(verdict.also),
         "confidence": verdict.confidence,
+        "actor": words.actor(verdict),
+        "evidence": verdict.evidence._asdict() if verdict.evidence is not None else None,
         "explanation": words.explanation(verdict._replace(line=line(call)), path(call, shown)),
         "path": path(call, shown) or None,
         "line": line(call),
         "offset": call.place.offset if call.place is not None else None,
+        "input_tokens": usage.input_total,
+        "read_tokens": usage.read,
+        "written_tokens": usage.write,
         "expected_tokens": verdict.expected,
         "lost_tokens": verdict.lost,
         "lost_usd": float(call.lost_usd) if call.lost_usd is not None else None,

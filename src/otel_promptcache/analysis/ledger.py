@@ -4,12 +4,16 @@ them. Everything else in the file is passed over."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from sys import intern
 from typing import Any, Final, NamedTuple
 
 from otel_promptcache import semconv
+from otel_promptcache.model import Diagnosis, Evidence
+from otel_promptcache.providers.rules import rules_for
+from otel_promptcache.semconv import Cause, Confidence, Reason, Status
 
 _MESSAGES: Final = "messages:"
 
@@ -67,7 +71,7 @@ def events(lines: Iterable[str], reading: Reading, *names: str) -> Iterator[Even
             reading.unreadable += bool(line.strip()) and not line.rstrip().endswith("}")
             continue
         try:
-            found = list(_events(json.loads(line), names))
+            found = [event for _, event in records(json.loads(line), *names)]
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
             reading.unreadable += 1
             continue
@@ -101,7 +105,61 @@ def named(found: Iterable[Event], identity: str) -> list[Event]:
     ]
 
 
-def _events(document: Mapping[str, Any], names: Sequence[str]) -> Iterator[Event]:
+def verdict(found: Mapping[str, Any]) -> Diagnosis | None:
+    """The diagnosis that a record was made of, as far as a record tells; None where its words are not ours."""
+    try:
+        status = Status(found[semconv.STATUS])
+        reason = Reason(found[semconv.REASON]) if found.get(semconv.REASON) else None
+        cause = Cause(found[semconv.CAUSE]) if found.get(semconv.CAUSE) else None
+        confidence = Confidence(found[semconv.CONFIDENCE]) if found.get(semconv.CONFIDENCE) else None
+    except (KeyError, ValueError):
+        return None
+    return Diagnosis(
+        status, reason, cause, line=found.get(semconv.LINE), confidence=confidence, evidence=_evidence(found)
+    )
+
+
+def _evidence(found: Mapping[str, Any]) -> Evidence | None:
+    """What ``semconv.EVIDENCE`` says, with the rule that holds for the model."""
+    match = _EVIDENCE.fullmatch(str(found.get(semconv.EVIDENCE) or ""))
+    if match is None:
+        return None
+    equal, segments, gap, ttl, truncated = match.groups()
+    rules = rules_for(str(found.get(semconv.PROVIDER) or ""), str(found.get(semconv.REQUEST_MODEL) or ""))
+    source = f"{rules.source} ({rules.read_on})"
+    seconds, lifetime = float(gap) if gap else None, int(ttl) if ttl else None
+    return Evidence(int(equal), int(segments), seconds, lifetime, rules.minimum, source, truncated is not None)
+
+
+_EVIDENCE: Final = re.compile(r"equal=(\d+)/(\d+)(?:;gap=([\d.]+))?(?:;ttl=(\d+))?(;truncated)?")
+
+
+def before(found: Iterable[Event], one: Event) -> Event | None:
+    """The call that another one follows in its conversation, as the application named it, on the same model."""
+    same = (semconv.CONVERSATION_ID, semconv.PROVIDER, semconv.REQUEST_MODEL)
+    if not one.attributes.get(semconv.CONVERSATION_ID):
+        return None
+    earlier = (
+        other
+        for other in found
+        if other.name == semconv.EVENT_CALL
+        and other.at < one.at
+        and all(other.attributes.get(name) == one.attributes.get(name) for name in same)
+    )
+    return max(earlier, key=lambda other: other.at, default=None)
+
+
+def unknown_for_its_key(one: Event, earlier: Event | None) -> bool:
+    """Whether nothing was expected of a call because the one before was fingerprinted under another key
+    (``Reason.KEY_MISMATCH``): by another process, or before a restart."""
+    if earlier is None or one.attributes.get(semconv.STATUS) != Status.COLD:
+        return False
+    keys = [str(event.attributes.get(semconv.KEY_ID) or "") for event in (one, earlier)]
+    return all(keys) and keys[0] != keys[1]
+
+
+def records(document: Mapping[str, Any], *names: str) -> Iterator[tuple[dict[str, Any], Event]]:
+    """The log records with these names in a parsed line, as they stand there and as events."""
     for resource in document.get("resourceLogs", ()):
         for scope in resource.get("scopeLogs", ()):
             for record in scope.get("logRecords", ()):
@@ -110,7 +168,7 @@ def _events(document: Mapping[str, Any], names: Sequence[str]) -> Iterator[Event
                 name = next((one for one in (record.get("eventName"), found.get("event.name")) if one in names), None)
                 if name is not None:
                     at = int(record.get("timeUnixNano") or record["observedTimeUnixNano"])
-                    yield Event(name, found, at, str(record.get("traceId") or ""))
+                    yield record, Event(name, found, at, str(record.get("traceId") or ""))
 
 
 def _value(value: Mapping[str, Any]) -> Any:
@@ -134,7 +192,7 @@ def _call(found: Mapping[str, Any], at: float) -> LedgerCall:
         route=text(semconv.ROUTE),
         conversation=text(semconv.CONVERSATION_ID, semconv.LINEAGE_ID),
         key_id=text(semconv.KEY_ID),
-        sections=tuple(intern(one) for one in sections if one and not one.startswith(_MESSAGES)),
+        sections=tuple(intern(one) for one in sections if ":" in one and not one.startswith(_MESSAGES)),
         read=int(found.get(semconv.CACHE_READ_TOKENS) or 0),
         write=int(found.get(semconv.CACHE_WRITE_TOKENS) or 0),
         uncached=int(found.get(semconv.UNCACHED_TOKENS) or 0),

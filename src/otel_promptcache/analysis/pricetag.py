@@ -247,7 +247,9 @@ def _tag(
     if production.key_id not in window.key_ids:
         keys = ", ".join(sorted(window.key_ids)) or "none"
         return PriceTag(
-            change, unknown=f"the old snapshot is under the deployment key {production.key_id}, the ledger under {keys}"
+            change,
+            unknown=f"{Reason.KEY_MISMATCH}: the old snapshot is under the deployment key {production.key_id}, the "
+            f"ledger under {keys}",
         )
     if not window.days:
         return PriceTag(change, unknown="the ledger covers no time; say with --days how much it stands for")

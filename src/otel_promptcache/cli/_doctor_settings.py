@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import os
 import shutil
 import sys
@@ -13,12 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any, Final, NamedTuple
 
-from otel_promptcache import autoload, semconv
+from otel_promptcache import autoload, journal, pricing, semconv
 from otel_promptcache.cli import auto
 from otel_promptcache.cli._doctor_child import LAUNCHER_PATH
 from otel_promptcache.cli._doctor_peers import DISABLED
 from otel_promptcache.cli._doctor_report import Finding, Section, note, ok, problem
 from otel_promptcache.fingerprint import HashKey
+from otel_promptcache.providers import native
+from otel_promptcache.semconv import Reason
 from otel_promptcache.settings import CONFIG_FILE, PREFIX, Settings, parse
 from otel_promptcache.telemetry.counters import MAX_LABEL_VALUES
 
@@ -80,12 +81,11 @@ def _settings(found: Current) -> Iterator[Finding]:
         source, _, sentence = said.partition(" ")
         yield problem(source.rstrip(":"), sentence)
     yield from _unknown(names)
-    if (found.settings.ledger or found.settings.prompt_map) and not _knows_events():
-        name = PREFIX + ("LEDGER" if found.settings.ledger else "PROMPT_MAP")
-        yield problem(
-            name, "needs a newer opentelemetry-api: this one knows no events", "pip install -U opentelemetry-api"
-        )
+    yield from _price_file(found)
     yield _comparable(found.settings)
+    yield _asked(found.settings)
+    yield from _journal(found.settings)
+    yield _advice(found.settings)
     if found.settings.mode == "off":
         yield note(PREFIX + "MODE", "off: nothing is observed")
 
@@ -114,10 +114,21 @@ def _unknown(names: set[str]) -> Iterator[Finding]:
             yield problem(variable, "no such setting: nothing reads it", f"{close[0]}?" if close else "")
 
 
-def _knows_events() -> bool:
-    from opentelemetry._logs import LogRecord
-
-    return "event_name" in inspect.signature(LogRecord.__init__).parameters
+def _price_file(found: Current) -> Iterator[Finding]:
+    """What is wrong with the price file, all of it: an application that runs says no more than the beginning."""
+    path = found.settings.price_file
+    if not path:
+        return
+    source = f"{_source('price_file', found)}: {os.path.basename(path)}"
+    try:
+        rows = pricing.read(path).rows
+    except pricing.PriceFileError as error:
+        for sentence in error.problems:
+            yield problem(source, f"not used: {sentence}")
+    except OSError as error:
+        yield problem(source, f"cannot be read: {error.strerror or type(error).__name__}")
+    else:
+        yield ok(source, f"{len(rows)} rows")
 
 
 def _comparable(settings: Settings) -> Finding:
@@ -130,6 +141,70 @@ def _comparable(settings: Settings) -> Finding:
         "compare within one process only: each makes a key of its own",
         f"{PREFIX}HASH_KEY, the same secret for all, lets fingerprints of different processes be compared",
     )
+
+
+def _asked(settings: Settings) -> Finding:
+    """Who is asked for a verdict of their own, and about how much."""
+    subject, further = "native diagnostics", ", ".join(settings.native_hosts)
+    if settings.native_diagnostics:
+        hosts = [host for asking in native.ASKING.values() for host in asking.hosts]
+        return ok(
+            subject,
+            f"asked about {settings.native_diagnostics:.4g} of all conversations at {', '.join(hosts)}, loopback"
+            f"{f', {further}' if further else ''}; a host that refuses (HTTP 400) is not asked again by that process, "
+            "which logs it",
+        )
+    if further:
+        return note(
+            subject,
+            f"off: {PREFIX}NATIVE_HOSTS names {further}, and nobody is asked",
+            f"{PREFIX}NATIVE_DIAGNOSTICS=0.01 asks about one conversation in a hundred",
+        )
+    return ok(subject, "off: requests leave as the application made them")
+
+
+def _journal(settings: Settings) -> Iterator[Finding]:
+    """Whether changes of a prefix are told, and whether they are seen across a deploy."""
+    subject, file = "change journal", settings.journal_file
+    if not settings.journal:
+        text = f"off: {file} is not used" if file else "off: changes of a stable prefix are not told"
+        yield note(subject, text, f"{PREFIX}JOURNAL=true")
+        return
+    if not file:
+        yield ok(subject, "on, in memory: what a deploy changed is seen with OTEL_PROMPTCACHE_JOURNAL_FILE")
+        return
+    if not settings.hash_key:
+        yield problem(
+            subject,
+            f"{file} cannot be read by the next process: each has a key of its own",
+            f"{PREFIX}HASH_KEY, the same secret for all",
+        )
+        return
+    folder = os.path.dirname(os.path.abspath(file))
+    if not os.access(folder, os.W_OK):
+        yield problem(subject, f"{folder} cannot be written to", "its files are replaced as a whole: the folder counts")
+        return
+    try:
+        key = journal.key_of(file)
+    except FileNotFoundError:
+        yield ok(subject, f"on; {file} is not there yet")
+    except (OSError, ValueError) as error:
+        yield problem(subject, f"{file} cannot be read ({type(error).__name__}): it begins anew", "")
+    else:
+        if key == HashKey(settings.hash_key).id:
+            yield ok(subject, f"on; {file} goes on under key {key}")
+        else:
+            text = f"{Reason.KEY_MISMATCH}: {file} was written under key {key}, and begins anew"
+            yield problem(subject, text, f"the {PREFIX}HASH_KEY that it was written under, or another file")
+
+
+def _advice(settings: Settings) -> Finding:
+    """Whether it is said that writes do not pay."""
+    if not settings.advice:
+        return note("advice", "off: of writes that do not pay only the counter tells", f"{PREFIX}ADVICE=true")
+    if not settings.prices:
+        return note("advice", "on, but without prices there is nothing to weigh", f"{PREFIX}PRICES=true")
+    return ok("advice", "on: a log event for a route whose cache writes do not pay")
 
 
 # --- cardinality --------------------------------------------------------------------------------------------

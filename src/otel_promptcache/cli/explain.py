@@ -16,6 +16,7 @@ from otel_promptcache.cli._files import opened
 from otel_promptcache.demo.bar import bar, legend
 from otel_promptcache.demo.promptmap import PromptMap, maps
 from otel_promptcache.demo.terminal import Terminal, terminal
+from otel_promptcache.diagnosis import words
 from otel_promptcache.semconv import CAUSE_INFO, CAUSE_MEANING, REASON_INFO, Cause, Reason
 
 _INDENT: Final = "  "
@@ -25,7 +26,8 @@ _FACTS: Final = (
     ("status", semconv.STATUS), ("reason", semconv.REASON), ("cause", semconv.CAUSE), ("place", semconv.PATH),
     ("line", semconv.LINE), ("input tokens", semconv.INPUT_TOKENS), ("expected", semconv.EXPECTED_TOKENS),
     ("read", semconv.CACHE_READ_TOKENS), ("written", semconv.CACHE_WRITE_TOKENS), ("lost tokens", semconv.LOST_TOKENS),
-    ("lost USD", semconv.LOST_USD), ("response", semconv.RESPONSE_ID),
+    ("lost USD", semconv.LOST_USD), ("confidence", semconv.CONFIDENCE), ("also", semconv.ALSO),
+    ("response", semconv.RESPONSE_ID),
 )  # fmt: skip
 
 
@@ -119,7 +121,13 @@ def _wrapped(text: str, screen: Terminal) -> list[str]:
 def _calls(identity: str, name: str, screen: Terminal) -> int:
     with opened([name]) as lines:
         events = list(ledger.events(lines, ledger.Reading(), semconv.EVENT_CALL, semconv.EVENT_PROMPT))
-    found = [event.attributes for event in ledger.named(events, identity)]
+    named = ledger.named(events, identity)
+    found = [
+        {**one.attributes, semconv.REASON: Reason.KEY_MISMATCH.value}
+        if ledger.unknown_for_its_key(one, ledger.before(events, one))
+        else one.attributes
+        for one in named
+    ]
     if not found:
         print(
             f"otel-promptcache explain: no call with trace or response id {identity!r} in {name}. The ledger is "
@@ -160,6 +168,10 @@ def _call(record: Mapping[str, Any], screen: Terminal) -> Iterator[str]:
     for name, value in known:
         shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
         yield f"{_INDENT}{screen.paint(name.ljust(width), 'cyan')}  {shown}"
+    verdict = ledger.verdict(record)
+    if verdict is not None and verdict.reason is not None:
+        yield ""
+        yield from _wrapped(words.explanation(verdict, str(record.get(semconv.PATH) or "")), screen)
     if not record.get(semconv.REASON):
         yield ""
         yield f"{_INDENT}The cache did what it should: there is nothing to explain."

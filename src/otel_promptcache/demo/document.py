@@ -57,6 +57,7 @@ def _act(act: Act, calls_a_day: int) -> dict[str, Any]:
 
 def _call(call: Call) -> dict[str, Any]:
     prompt = call.map
+    evidence = call.verdict.evidence if call.verdict is not None else None
     return {
         "route": call.route,
         "model": call.model,
@@ -65,6 +66,8 @@ def _call(call: Call) -> dict[str, Any]:
         "cause": call.cause,
         "path": call.path,
         "line": call.line,
+        "confidence": call.verdict.confidence if call.verdict is not None else None,
+        "evidence": evidence._asdict() if evidence is not None else None,
         "tokens": {
             "input": call.input,
             "read": call.read,

@@ -10,6 +10,7 @@ from otel_promptcache.demo import advice
 from otel_promptcache.demo.bar import bar, legend, located
 from otel_promptcache.demo.story import Act, Call, Problem, Totals, a_month, factor
 from otel_promptcache.demo.terminal import Terminal
+from otel_promptcache.diagnosis import words
 from otel_promptcache.semconv import Status
 
 _INDENT: Final = "  "
@@ -162,6 +163,10 @@ def _explanation(call: Call, problem: Problem, worth: float, calls_a_day: int, t
     width = terminal.width - len(_INDENT) * 3 - _KEY
     traffic = f"worth ${worth:,.0f} a month at {calls_a_day:,} calls a day"
     parts = [("why", [line for text in advice.why(problem) for line in textwrap.wrap(text, width)])]
+    verdict = call.verdict
+    if verdict is not None and verdict.evidence is not None:
+        known = f"{words.basis(verdict.evidence, problem.reason)[:-1]}: {verdict.confidence or 'certain'}."
+        parts.append(("how", textwrap.wrap(known, width)))
     if call.map is not None:
         parts.append(("map", bar(call, call.map, width, terminal)))
     else:

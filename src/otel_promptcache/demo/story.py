@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from otel_promptcache import semconv
+from otel_promptcache.analysis.ledger import verdict
 from otel_promptcache.demo.promptmap import PromptMap, maps
 from otel_promptcache.demo.receiver import Arrived, Attributes, Event
 from otel_promptcache.demo.stage import AgentFailedError, Run
+from otel_promptcache.model import Diagnosis
 from otel_promptcache.semconv import Cause, Metric, Reason, Status
 
 DAYS: Final = 30
@@ -62,6 +64,8 @@ class Call:
     input_usd: float
     lost_usd: float
     map: PromptMap | None
+    verdict: Diagnosis | None = None
+    """With what it rests on, as the ledger tells it."""
     lost_so_far: float = 0.0
     """USD that the same problem has cost up to and with this call."""
     repeats: bool = False
@@ -193,6 +197,7 @@ def _call(record: Attributes, found: Mapping[str, PromptMap]) -> Call:
         input_usd=number(semconv.COST_READ) + number(semconv.COST_WRITE) + number(semconv.COST_UNCACHED),
         lost_usd=number(semconv.LOST_USD),
         map=found.get(str(record.get(semconv.CALL_ID))),
+        verdict=verdict(record),
     )
 
 

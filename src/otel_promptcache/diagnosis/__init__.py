@@ -20,7 +20,7 @@ from otel_promptcache.diagnosis.provider import nothing_expected, unexplained
 from otel_promptcache.diagnosis.words import actor, explanation
 from otel_promptcache.history import Sight
 from otel_promptcache.model import Diagnosis, Evidence, Prompt, Usage
-from otel_promptcache.providers.rules import Rules
+from otel_promptcache.providers.rules import Matching, Rules
 from otel_promptcache.semconv import Confidence, Reason, Status
 
 TOLERANCE: Final = 0.05
@@ -38,7 +38,7 @@ def diagnose(prompt: Prompt, sight: Sight, usage: Usage | None, rules: Rules, se
         return Diagnosis(Status.UNKNOWN, Reason.USAGE_NOT_REPORTED)
     case = Case(prompt, sight, rules, usage, served)
     expected = _expect(case)
-    if expected.tokens < max(rules.minimum, 1):
+    if expected.tokens < _least(case, usage.read):
         expected = NOTHING
     if not expected.tokens:
         return nothing_expected(case, usage.read)
@@ -51,15 +51,31 @@ def diagnose(prompt: Prompt, sight: Sight, usage: Usage | None, rules: Rules, se
 
 
 def _expect(case: Case) -> Expectation:
+    if case.unmarked and case.rules.matching is Matching.PREFIX:
+        return NOTHING  # caching was turned off for this request
     if case.prompt.previous_id or case.prompt.conversation_id:
         return expect_held(case)
     equal = expect_equal(case)
     return equal if case.continues else expect_changed(case, equal)
 
 
+def _least(case: Case, read: int) -> int:
+    """Tokens below which nothing can be expected: the minimum, or a block of a server that has read none."""
+    return max(case.rules.minimum, 1 if read else case.rules.largest_granule, 1)
+
+
 def _enough(case: Case, expected: Expectation, read: int) -> bool:
     share = TOLERANCE if expected.exact else ESTIMATE_TOLERANCE
-    return read >= expected.tokens - max(case.rules.granule, expected.tokens * share)
+    return read >= expected.tokens - max(_granule(case.rules, read), expected.tokens * share)
+
+
+def _granule(rules: Rules, read: int) -> int:
+    """Tokens that a read is rounded down to a multiple of. Where that is a setting of the server's, the amount read
+    says how large it can be."""
+    granule = rules.granule
+    while read and 2 * granule <= rules.largest_granule and not read % (2 * granule):
+        granule *= 2
+    return granule
 
 
 def _missed(case: Case, expected: Expectation, read: int) -> Diagnosis:
@@ -85,7 +101,7 @@ def _missed(case: Case, expected: Expectation, read: int) -> Diagnosis:
             lifetime(case, source) if source else None,
             case.rules.minimum,
             f"{case.rules.source} ({case.rules.read_on})",
-            case.prompt.truncated,
+            case.prompt.truncated or (parted is not None and parted.truncated),
         ),
     )
 
@@ -95,6 +111,8 @@ def _confidence(case: Case, expected: Expectation, reason: Reason) -> Confidence
     if reason is Reason.UNKNOWN or source is None:
         return Confidence.POSSIBLE
     if parted is not None and not parted.certain:
+        return Confidence.LIKELY
+    if reason is Reason.MARKER_LOST and not case.prompt.marks_lost:
         return Confidence.LIKELY
     return Confidence.CERTAIN if source in (case.sight.previous, case.sight.holder) else Confidence.LIKELY
 

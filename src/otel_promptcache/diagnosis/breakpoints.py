@@ -69,12 +69,17 @@ def _expect_unmarked(case: Case) -> Expectation | None:
 
 
 def _expect_marker(case: Case, previous: Sent) -> Expectation | None:
-    """A request without any marker, where the earlier one had some."""
-    length = max((node.length for node, _ in previous.breakpoints if node.length <= case.sight.shared), default=0)
-    if not length:
+    """A request without any marker, where the earlier one had some: lost on the way where it is known, or where the
+    same call site marked a block before that it sends again without; else the application set none."""
+    marked = [node.length for node, _ in previous.breakpoints if node.length <= case.sight.shared]
+    if not marked:
         return None
-    tokens, exact = case.tokens_at(length)
-    return Expectation(tokens, exact, Reason.BREAKPOINT_MISSING, source=previous, also=(Reason.MARKER_LOST,))
+    tokens, exact = case.tokens_at(max(marked))
+    # What stands at the very end may have been marked by one parameter of the request rather than by hand.
+    by_hand = previous.leaf is not None and min(marked) < previous.leaf.length
+    lost = case.prompt.marks_lost or (by_hand and previous.route == case.sight.sent.route)
+    reasons = (Reason.MARKER_LOST, Reason.BREAKPOINT_MISSING) if lost else (Reason.BREAKPOINT_MISSING,)
+    return Expectation(tokens, exact, reasons[0], source=previous, also=reasons[1:])
 
 
 def _one_conversation(case: Case, previous: Sent) -> bool:

@@ -55,7 +55,9 @@ class Case(NamedTuple):
     @property
     def unmarked(self) -> bool:
         """Whether nothing in the request asks for caching where the provider does not cache by itself."""
-        if self.rules.matching is Matching.PREFIX or self.prompt.breakpoints:
+        if self.rules.matching is Matching.PREFIX:
+            return self.rules.can_be_off and not self.prompt.automatic
+        if self.prompt.breakpoints:
             return False
         return self.rules.needs_marker or not self.prompt.automatic
 

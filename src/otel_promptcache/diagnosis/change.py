@@ -60,6 +60,8 @@ class Change(NamedTuple):
     offset: int | None = None
     certain: bool = True
     """Whether digests show the cause; else it is what the new text looks like."""
+    truncated: bool = False
+    """Whether the difference lies beyond what is looked at of a segment."""
 
 
 def parting(old: Sequence[Info], new: Sequence[Info]) -> int | None:
@@ -98,10 +100,10 @@ def _parted(segment: Segment, before: Info, after: Info) -> Change:
     for kind in (segment.kind, before.kind):
         if kind in _MEDIA_CAUSE and segment.kind is not before.kind:
             return Change(segment, _MEDIA_CAUSE[kind])
-    cause, line, field, certain = fingerprint.difference(
-        before.detail, after.detailed(segment, before.hashed), segment, before.hashed
-    )
-    return Change(segment, cause, line, field, certain=certain)
+    detail = after.detailed(segment, before.hashed)
+    cause, line, field, certain = fingerprint.difference(before.detail, detail, segment, before.hashed)
+    beyond = cause is None and detail is not None and detail.truncated
+    return Change(segment, cause, line, field, certain=certain, truncated=beyond)
 
 
 def _moved(segments: Sequence[Segment], new: Sequence[Info], at: int, old: Sequence[Info]) -> Cause | None:

@@ -98,7 +98,7 @@ def _expect_from(case: Case, source: Sent) -> Expectation | None:
         return None  # one continues the other: nothing changed
     elements = old.elements(), [segment.element for segment in case.prompt.segments]
     reason = history_reason(old_infos, new_infos, at, *elements) or _summed_up(case, source, old_infos, at, *elements)
-    place = Whole if reason is not None else blame(case, old_infos, new_infos, at)
+    place = Whole if reason is not None else blame(case, source, old_infos, new_infos, at)
     if place is None or (place is Leading and case.sight.shared >= leading_length(new_infos)):
         return None  # of two versions that are both in use, this one has been sent before
     length = len(old) if place is Whole else leading_length(old_infos)
@@ -144,7 +144,7 @@ class Leading:
     """Blame extends to tools, system and parameters: the messages are another conversation's."""
 
 
-def blame(case: Case, old: Sequence[Info], new: Sequence[Info], at: int) -> type[Whole | Leading] | None:
+def blame(case: Case, source: Sent, old: Sequence[Info], new: Sequence[Info], at: int) -> type[Whole | Leading] | None:
     """Whether a difference at ``at`` broke a prefix that was meant to be shared, and how much of it."""
     later = {id(one) for one in old[at:] if one.size >= TELLING}
     # The newest message shows nothing: two agents may well be asked the same question.
@@ -156,7 +156,9 @@ def blame(case: Case, old: Sequence[Info], new: Sequence[Info], at: int) -> type
     if old[at].section in LEADING or new[at].section in LEADING:
         if together:
             return Whole
-        return Leading if versions(case, old, new, at) else None
+        # Who speaks another API is another program: what its prompts have in common they have from their authors.
+        same_api = source.dialect == case.prompt.dialect
+        return Leading if same_api and versions(case, old, new, at) else None
     # Nor may two conversations that come to the same request, or two documents under the same instruction; but parts
     # that have changed places were all there before.
     changed_places = id(new[at]) in later and old[at].size >= TELLING and any(one is old[at] for one in new[at:])

@@ -23,7 +23,7 @@ def explanation(found: Diagnosis, path: str = "") -> str:
     if found.cause is not None:
         parts.append(cause(found.cause, found.confidence))
     if found.evidence is not None:
-        parts.append(_basis(found.evidence, found.reason))
+        parts.append(basis(found.evidence, found.reason))
         parts.append("Only the beginning of the prompt was looked at." if found.evidence.truncated else "")
     fix = CAUSE_INFO[found.cause].fix if found.cause is not None else info.fix
     return " ".join([*filter(None, parts), f"Fix: {fix}"])
@@ -50,7 +50,8 @@ def cause(what: Cause, confidence: Confidence | None) -> str:
     return f"By the look of it: {info.meaning[:1].lower()}{info.meaning[1:]}"
 
 
-def _basis(evidence: Evidence, reason: Reason) -> str:
+def basis(evidence: Evidence, reason: Reason) -> str:
+    """How it is known: what is equal; where the reason is about time, the gap, the lifetime and whose rule it is."""
     equal = f"{evidence.equal} of {evidence.of} segments are equal"
     if reason not in _TIMED or evidence.gap is None or evidence.ttl is None:
         return f"{equal}."

@@ -23,6 +23,7 @@ from otel_promptcache.emulator.faults import Fault
 from otel_promptcache.emulator.inspection import Received
 from otel_promptcache.emulator.options import Latency, no_latency
 from otel_promptcache.emulator.personality import Personality, named, spoken_by
+from otel_promptcache.emulator.ratelimits import RateLimits
 from otel_promptcache.emulator.reply import Answer, Reply
 from otel_promptcache.emulator.routing import Routes
 from otel_promptcache.emulator.tokens import Tokenizer, compact, cut, piece, quarter_bytes
@@ -113,6 +114,7 @@ class Emulator:
         """Whether ``requests`` have their bodies. A server that runs for long does without."""
         self.lock = threading.RLock()
         """Held whenever what ``state`` shows is changed."""
+        self.limits = RateLimits(self.clock)
         self.url = ""
         """Base URL for anthropic and google-genai; with ``/v1`` the one for openai. Set while it is served."""
         self._tokenizer = tokenizer
@@ -161,6 +163,7 @@ class Emulator:
         """Forgets entries, conversations and requests. Time goes on, and no id is given twice."""
         with self.lock:
             self._state = self._fresh()
+        self.limits.clear()
 
     def evict(self) -> None:
         """Empties all caches, as when machines are lost; requests that miss because of it say so."""

@@ -19,7 +19,7 @@ from otel_promptcache.emulator import doors, faults, resources
 from otel_promptcache.emulator.engine import Call, Emulator, Received
 from otel_promptcache.emulator.exchange import ProviderError
 from otel_promptcache.emulator.faults import Fault
-from otel_promptcache.emulator.personality import ROWS, Personality
+from otel_promptcache.emulator.personality import ROWS, Personality, spoken_by
 from otel_promptcache.emulator.wire import BY_DIALECT, FORMATS, Wire, anthropic, gemini, openai_chat
 from otel_promptcache.providers._wire import string
 
@@ -94,6 +94,8 @@ def _endpoint(
         except ProviderError as error:
             note.error = error.message
             response = _error(wire, error, emulator.retry_after)
+            if error.status == 429:
+                response.headers.update(emulator.limits.headers(*_whose(emulator, wire, who, key, note)))
         except Exception as error:
             # Most likely in the application's own answer or latency: it should see where. What the exception says
             # may be what the prompt says, and is told to nobody.
@@ -106,6 +108,12 @@ def _endpoint(
         return response
 
     return handle
+
+
+def _whose(emulator: Emulator, wire: Wire, who: Personality | None, key: str, note: Received) -> tuple[str, str, str]:
+    """Whose rate limits hold for a request: those of a provider, a key or workspace, and a model."""
+    provider = who or spoken_by(emulator.personality, wire.dialect.name)
+    return provider.name, emulator.owner(key, note.headers), note.model
 
 
 def _key(wire: Wire, headers: dict[str, str], who: Personality) -> str:
@@ -166,6 +174,8 @@ async def _answer(asked: resources.Asked) -> Response:
     fault = Fault(note.fault) if note.fault else None
     if fault in faults.PAGES:
         return Response(faults.PAGE, faults.PAGES[fault], media_type="text/html")
+    if emulator.limits.exhausted(*_whose(emulator, asked.wire, asked.who, asked.key, note)):
+        raise asked.wire.outage(429)
     call = emulator.open(asked.wire, asked.body, asked.key, note, asked.who)
     try:
         await asyncio.sleep(emulator.delay(call) + (emulator.stall if fault is Fault.SLOW_HEADERS else 0))
@@ -173,7 +183,10 @@ async def _answer(asked: resources.Asked) -> Response:
         emulator.abandon(call)
         raise
     emulator.begin(call)
-    headers = _request_id(call.exchange.identity("req_"))
+    exchange = call.exchange
+    whose = exchange.personality.name, call.owner, exchange.prompt.model
+    emulator.limits.take(*whose, exchange.accounting, exchange.output)
+    headers = _request_id(exchange.identity("req_")) | dict(emulator.limits.headers(*whose))
     if fault is Fault.GZIP:
         headers["content-encoding"] = "gzip"
     if call.exchange.prompt.stream and not _wants_array(asked):

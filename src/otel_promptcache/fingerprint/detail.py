@@ -58,6 +58,9 @@ _LOOK_ALIKE: Final = re.compile("[" + "".join(re.escape(chr(code)) for code in _
 _SENTENCE: Final = re.compile(r"(?<=[.!?;])\s|[。！？；]")
 _LONG: Final = 600
 _FEW_LINES: Final = 8
+_PIECE: Final = 2**10
+_MAX_COMPOSED: Final = 2**20
+"""Characters that are brought into one form at a time, and altogether."""
 _MAX_PIECED: Final = 2**15
 """Characters and lines between which a text is cut into sentences; one with many lines shows itself by them."""
 _MEDIA: Final = frozenset({Kind.IMAGE, Kind.AUDIO, Kind.DOCUMENT})
@@ -142,8 +145,16 @@ def _of_text(text: str, hashed: Hashed) -> Detail:
 
 
 def _pieces(text: str, hashed: Hashed) -> frozenset[int]:
-    found = _SENTENCE.split(text[:_MAX_PIECED])
-    return frozenset(hashed(piece.strip().encode("utf-8", "surrogatepass")) for piece in found)
+    return frozenset(sentence_hash(piece, hashed) for piece in sentences(text))
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, as far as it is cut into them."""
+    return _SENTENCE.split(text[:_MAX_PIECED])
+
+
+def sentence_hash(sentence: str, hashed: Hashed = hash) -> int:
+    return hashed(sentence.strip().encode("utf-8", "surrogatepass"))
 
 
 def _lines(data: bytes, hashed: Hashed) -> tuple[list[int], bool]:
@@ -165,10 +176,30 @@ def _loose(text: str, data: bytes, hashed: Hashed) -> tuple[int, int, int, int, 
         return blanks, digits, hashed(bare.replace(b"`", b"'")) if b"`" in bare else blanks, words, figures
     dense = text.translate(_NO_BLANKS) if _WIDE_BLANK.search(text) else text
     blanks = hashed(bare if dense is text else dense.encode("utf-8", "surrogatepass").translate(None, _BLANKS))
-    plain = dense.translate(_LOOK_ALIKES) if _LOOK_ALIKE.search(dense) else dense
-    if not unicodedata.is_normalized("NFKC", plain):
-        plain = unicodedata.normalize("NFKC", plain).translate(_LOOK_ALIKES)
+    plain = _composed(dense.translate(_LOOK_ALIKES) if _LOOK_ALIKE.search(dense) else dense)
     return blanks, digits, hashed(plain.encode("utf-8", "surrogatepass").translate(None, _BLANKS)), words, figures
+
+
+def _composed(text: str) -> str:
+    """A text in compatibility form, as far as that is cheap. A sign may become eighteen, and marks in a row are sorted
+    at a cost that grows with their square: so it is done in pieces, and no more where the text grows by it."""
+    if len(text) <= _PIECE:
+        return _compatible(text)
+    found: list[str] = []
+    start = made = 0
+    while start < len(text) and start < _MAX_COMPOSED and made <= 2 * start + _PIECE:
+        end = max(text.rfind(" ", start, start + _PIECE), text.rfind("\n", start, start + _PIECE)) + 1
+        piece = _compatible(text[start : end or start + _PIECE])  # no sign is composed over a blank
+        found.append(piece)
+        made += len(piece)
+        start = end or start + _PIECE
+    return "".join([*found, text[start:]])
+
+
+def _compatible(text: str) -> str:
+    if unicodedata.is_normalized("NFKC", text):
+        return text
+    return unicodedata.normalize("NFKC", text).translate(_LOOK_ALIKES)
 
 
 def _of_structure(value: Any, found: Sequence[Leaf], more: bool, hashed: Hashed) -> Detail:  # noqa: FBT001

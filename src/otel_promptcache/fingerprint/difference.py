@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from otel_promptcache.fingerprint.detail import Detail, Hashed, detail
+from otel_promptcache.fingerprint.detail import Detail, Hashed, detail, sentence_hash, sentences
 from otel_promptcache.fingerprint.fields import Field, Leaf, leaves, written
 from otel_promptcache.model import Kind, Segment
 from otel_promptcache.semconv import Cause
@@ -69,7 +69,7 @@ def difference(old: Detail | None, new: Detail | None, segment: Segment, hashed:
         return Difference(_MEDIA_CAUSE[segment.kind], line, field, certain=True)
     if _same_pieces(old, new):
         return Difference(Cause.REORDERED, line, field, certain=True)
-    cause = _volatile(old, new, stretch, laid_out)
+    cause = _volatile(old, new, stretch, laid_out, hashed)
     if cause is not None and not (cause is Cause.USER_DATA and segment.kind not in _WRITTEN):
         return Difference(cause, line, field)
     return Difference(_rewritten(old, new, stretch, laid_out), line, field)
@@ -162,21 +162,30 @@ def _lines(laid_out: Sequence[Leaf], start: int, end: int) -> list[str]:
     return found
 
 
-def _volatile(old: Detail, new: Detail, stretch: _Stretch, laid_out: Sequence[Leaf]) -> Cause | None:
+def _volatile(old: Detail, new: Detail, stretch: _Stretch, laid_out: Sequence[Leaf], hashed: Hashed) -> Cause | None:
     """What changed of itself in the differing lines, judged by the first that tells."""
     only_digits, only_words = old.digits == new.digits, old.words == new.words
     removed, added = stretch.old_end - stretch.start, stretch.new_end - stretch.start
+    inserted = not removed and added <= _MAX_LINES
     local = removed == added and added <= _MAX_LINES
-    if not (local or only_digits) or not added:
+    if not (local or inserted or only_digits) or not added:
         return None
     if new.hints is not None:
         held = range(stretch.start + 1, stretch.new_end + 1)
         believed = (hint for hint in new.hints if only_digits or hint[0] is not Cause.COUNTER)
         return next((cause for cause, lines in believed if any(line in held for line in lines)), None)
-    from otel_promptcache.fingerprint.volatile import RETRIEVED, Line, cause_of
+    from otel_promptcache.fingerprint.volatile import RETRIEVED, Line, announced, cause_of
 
     same_digits = old.figures == new.figures
     texts = _lines(laid_out, stretch.start, min(stretch.new_end, stretch.start + _MAX_LINES))
+    if local and not only_digits and old.pieces and new.pieces:
+        fresh, gone = _sentences(texts, old, new, hashed)
+        if fresh:
+            texts, inserted = fresh, not gone
+            added = len(fresh)
+    if inserted:
+        told = {announced(text) for text in texts if text.strip()}
+        return told.pop() if len(told) == 1 else None
     causes = [cause_of(Line(text, only_digits, only_words, same_digits)) for text in texts if text.strip()]
     if only_digits or only_words or added == 1:
         return next((cause for cause in causes if cause is not None), None)
@@ -184,6 +193,14 @@ def _volatile(old: Detail, new: Detail, stretch: _Stretch, laid_out: Sequence[Le
     if None in causes or any(len(text) > _LABELLED or RETRIEVED.match(text) for text in texts):
         return None
     return causes[0] if causes else None
+
+
+def _sentences(texts: Sequence[str], old: Detail, new: Detail, hashed: Hashed) -> tuple[list[str], int]:
+    """The sentences of long lines that the earlier text did not have, and how many of its own are gone; none where
+    more came or went than are told apart."""
+    fresh = [text for text in sentences("\n".join(texts)) if sentence_hash(text, hashed) not in old.pieces]
+    gone = len(old.pieces - new.pieces)
+    return (fresh, gone) if len(fresh) <= _MAX_LINES and gone in (0, len(fresh)) else ([], gone)
 
 
 def _rewritten(old: Detail, new: Detail, stretch: _Stretch, laid_out: Sequence[Leaf]) -> Cause:

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from otel_promptcache.model import Kind, Segment
-from otel_promptcache.providers._wire import MARKERS, unmarked
+from otel_promptcache.providers._wire import MARKERS, AsWritten, unmarked
 
 Field = tuple[str | int, ...]
 """Keys and positions from a segment's value to one of its leaves; empty for the value itself."""
 
 MAX_LEAVES: Final = 20_000
 MAX_DEPTH: Final = 64
+_LONGEST_INTEGER: Final = 10_000
+"""Bits from which Python does not write a number in decimals."""
 
 
 class Leaf(NamedTuple):
@@ -69,7 +71,11 @@ def _walk(value: Any) -> Iterator[Leaf]:
 def _scalar(item: object) -> str:
     if item is None or item is True or item is False:
         return {None: "null", True: "true", False: "false"}[item]
-    if type(item) in (int, float):
+    if type(item) is AsWritten:
+        return item.text
+    if type(item) is int:
+        return str(item) if item.bit_length() < _LONGEST_INTEGER else hex(item)
+    if type(item) is float:
         return repr(item)
     return "{}" if type(item) is dict else "[]" if type(item) is list else f"<{type(item).__name__}>"
 

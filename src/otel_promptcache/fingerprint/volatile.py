@@ -166,7 +166,7 @@ _COUNT: Final = re.compile(
     r"|#\s?\d{1,8}\b|\b(?:no|nr|n[º°o])\.? ?\d{1,6}\b|第 ?\d{1,6}|\d{1,6} ?(?:回目|件目|番目|次|轮|회|번째)"
     r"|\b(?:turns?|steps?|attempts?|tr(?:y|ies)|iterations?|rounds?|retr(?:y|ies)|messages?|requests?|calls?|loops?|pass"
     r"|counter|count|index|seq(?:uence)?|remaining|left|used|budget|tokens?|credits?|queue|unread|pending|visits?"
-    r"|epoch|cycle|page|total|score|balance|quota|items?|schritt|versuch|runde|nachricht|[ée]tape|essai|tour"
+    r"|epoch|cycle|total|score|balance|quota|items?|schritt|versuch|runde|nachricht|[ée]tape|essai|tour"
     r"|paso|intento|turno|ronda|mensaje|passo|tentativa|rodada|tentativo|messaggio|stap|poging|шаг|попытка|ход|сообщение"
     r"|ステップ|ターン|試行|步骤|轮次|次数|단계|시도|턴)\b[^\d\n]{0,16}\d",
     _I,
@@ -194,6 +194,29 @@ def cause_of(line: Line) -> Cause | None:
     for cause, holds in _RULES:
         if holds(text, line):
             return cause
+    return None
+
+
+_OF_ITSELF: Final = (
+    # What a whole line may consist of, beside its label; the most specific first.
+    (Cause.CLIENT_HEADER, _CLIENT_HEADER),
+    (Cause.TIMESTAMP, _CLOCK),
+    (Cause.IDENTIFIER, _IDENTIFIER),
+    (Cause.DATE_ROLLOVER, _DATE),
+)
+_LABEL_WORD: Final = re.compile(r"[^\W\d_]{2,}")
+_LABEL_WORDS: Final = 4
+
+
+def announced(text: str) -> Cause | None:
+    """What a line, or a sentence, that was put in is nothing else than: a time, an identifier, a header, with its
+    label. It will not be the same in the next request."""
+    if len(text) > _STATUS_LINE:
+        return None
+    for cause, pattern in _OF_ITSELF:
+        if pattern.search(text) is not None:
+            rest = text if cause is Cause.CLIENT_HEADER else _IDENTIFIER.sub("", _DATE.sub("", pattern.sub("", text)))
+            return cause if len(_LABEL_WORD.findall(rest)) <= _LABEL_WORDS else None
     return None
 
 

@@ -57,6 +57,7 @@ class Sent:
         "breakpoints",
         "cached",
         "conversation",
+        "dialect",
         "frozen",
         "leaf",
         "lineage",
@@ -77,6 +78,7 @@ class Sent:
         self.link = link
         self.route = route
         self.conversation = conversation
+        self.dialect = ""
         self.leaf: Node | None = None
         self.before: Sent | None = None
         """While this one is on its way: an earlier request with the first ``shared`` segments, readable sooner."""

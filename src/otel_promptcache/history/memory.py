@@ -149,6 +149,7 @@ class Memory:
             branch = self._branch(scope)
             ends = self._known(branch.root, prompt)
             sent = Sent(scope, now, link, route, conversation)
+            sent.dialect = prompt.dialect
             known = Path(ends)
             sight = Sight(sent, known, ends[-1][0].last(ends[-1][1]) if known else None)
             if prompt.previous_id or prompt.conversation_id or conversation:

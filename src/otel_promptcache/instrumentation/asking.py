@@ -1,6 +1,7 @@
 """Adding a question to a request that is about to be sent, and taking it back where the provider does not like it.
 
-The only place where a request is changed, and only where ``OTEL_PROMPTCACHE_NATIVE_DIAGNOSTICS`` asks for it. What the
+The only place where a request is changed, and only where ``OTEL_PROMPTCACHE_NATIVE_DIAGNOSTICS`` or
+``OTEL_PROMPTCACHE_STREAM_USAGE`` asks for it. What the
 application holds is copied, never written to: the SDK builds the request a second time, from options of ours.
 """
 
@@ -8,18 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
-from typing import Any, Final
+from typing import Any
 
 from otel_promptcache.observer import Question
 from otel_promptcache.providers import native
-
-_PLATFORMS: Final = ("anthropic.lib.", "openai.lib.")
-"""Where the SDKs keep their clients for Bedrock, Vertex AI, Azure and the like."""
-
-
-def of_a_platform(client: type) -> bool:
-    """Whether a class of clients speaks to a platform that hosts the models, and not to the provider itself."""
-    return any(base.__module__.startswith(_PLATFORMS) for base in client.__mro__)
 
 
 class Asked:
@@ -38,7 +31,7 @@ class Asked:
         question = self.question
         changed = copy(self.options)
         # The SDK merges this into the body itself: what else is in there is treated as it always is.
-        added = native.addition(question.dialect, self.body, question.previous_id)
+        added = native.addition(question.asking, self.body, question.value)
         changed.extra_json = {**(getattr(self.options, "extra_json", None) or {}), **added}
         positional, named = _with_options(args, kwargs, changed, 0)
         made = build(*positional, **named)
@@ -49,9 +42,9 @@ class Asked:
         return made
 
     def refused_by(self, error: BaseException) -> bool:
-        """Whether an SDK's exception, of HTTP 400, says that the provider does not take the question."""
+        """Whether an SDK's exception says that the provider does not take the question."""
         complaint = f"{error} {getattr(error, 'body', '')}"
-        return native.refuses(self.question.dialect, complaint, self.body) is not False
+        return native.refuses(self.question.asking, complaint, self.body) is not False
 
     def without(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments of ``request`` that make the same request again, without the question."""

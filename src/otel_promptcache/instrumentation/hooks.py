@@ -15,15 +15,23 @@ import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar, Token
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from opentelemetry import context, trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
-from otel_promptcache.instrumentation.asking import Asked, of_a_platform
+from otel_promptcache.instrumentation.asking import Asked
+from otel_promptcache.instrumentation.platforms import platform_of
 from otel_promptcache.instrumentation.tap import tap
 from otel_promptcache.instrumentation.together import Opener, Together, Told
 from otel_promptcache.providers import dialect_for
+from otel_promptcache.providers.errands import errand_for
+from otel_promptcache.telemetry.context import candidates
+
+_REFUSED: Final = (400, 422)
+"""With which providers refuse a field that they do not know, and name it."""
+_NOT_FOR_A_FIELD: Final = (401, 408, 409, 429)
+"""Errors that no field of a request is to blame for."""
 
 _frame: ContextVar[Frame | None] = ContextVar("otel_promptcache_frame", default=None)
 
@@ -72,11 +80,15 @@ Again = tuple[tuple[Any, ...], Mapping[str, Any]] | Literal[False] | None
 class Frame:
     """One run of an SDK's ``request``: the call it makes, if it is one of ours, and what to undo at its end."""
 
-    __slots__ = ("_attached", "_token", "asked", "call", "silent", "tapped")
+    __slots__ = ("_attached", "_heard", "_token", "asked", "call", "given", "silent", "tapped")
 
-    def __init__(self, call: Told | None) -> None:
+    def __init__(self, call: Told | None, given: Any = None) -> None:
         self.call = call
+        self.given = given
+        """The request's options as the SDK's caller gave them."""
         self.tapped = False
+        self._heard: Any = None
+        """The response whose head was looked at last: SDKs show us refused ones at several places."""
         self.asked: Asked | None = None
         """The question that was added to the request, if one was."""
         self.silent = False
@@ -85,18 +97,33 @@ class Frame:
         # Requests that carry no prompt have a frame too: within a middleware they hide the outer call.
         self._token: Token[Frame | None] = _frame.set(self)
 
+    @property
+    def sifted(self) -> bool:
+        """Whether the response has a chunk that only our question brought."""
+        return self.asked is not None and self.asked.question.for_usage
+
     def attach(self, span: trace.Span) -> None:
         """Makes our span current until the request returns, for spans below it and for propagation."""
         if self._attached is None:
             made = trace.set_span_in_context(span)
             self._attached = made, context.attach(made)
 
+    def hear(self, response: Any) -> None:
+        """The head of an attempt's response, refused or not. What has no such head is no attempt's response."""
+        if response is None or response is self._heard or self.call is None:
+            return
+        self._heard = response
+        raw = getattr(getattr(response, "headers", None), "raw", None)
+        if raw is not None:
+            self.call.heard(response.status_code, raw)
+
     def again(self, asked: Asked, error: BaseException, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Again:
         """Arguments to make the request with once more, where it failed because of our question; else False."""
-        if asked.refused_by(error) is False:
+        refused = asked.refused_by(error) if getattr(error, "status_code", None) in _REFUSED else False
+        if refused is False and not asked.question.untried:
             return False
         if self.call is not None:
-            self.call.refused()
+            self.call.refused(certain=refused is not False)
         return asked.without(args, kwargs)
 
     def leave(self, error: BaseException | None) -> None:
@@ -150,10 +177,14 @@ def _enter(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Frame | None:
         return None
     try:
         options = kwargs["options"] if "options" in kwargs else args[1]
-        dialect = dialect_for(options.url) if options.method.lower() == "post" else None
-        if dialect is None or not is_instrumentation_enabled():
-            return Frame(None)
-        return Frame(observer.open(dialect))
+        method, url = options.method.lower(), options.url
+        dialect = dialect_for(url) if method == "post" else None
+        if dialect is not None:
+            # Whoever has a span for the call may want no other below it: we write on that one, and make none.
+            wanted = is_instrumentation_enabled() or candidates()
+            return Frame(observer.open(dialect), options) if wanted else Frame(None)
+        errand = errand_for(method, url)
+        return Frame(observer.run(errand, url) if errand is not None and is_instrumentation_enabled() else None)
     except Exception as error:
         observer.trouble("hook", error)
         return None
@@ -163,8 +194,11 @@ def _left(
     frame: Frame, error: BaseException, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], Mapping[str, Any]] | None:
     """The request raised: arguments to make it with once more, where that was our doing; else it is over."""
+    with contextlib.suppress(Exception):  # an exception that is not the SDK's may have anything of that name
+        frame.hear(getattr(error, "response", None))
     asked = getattr(frame, "asked", None)
-    if asked is not None and getattr(error, "status_code", None) == 400:
+    status = getattr(error, "status_code", None)
+    if asked is not None and isinstance(status, int) and status not in _NOT_FOR_A_FIELD:
         frame.asked, frame.silent = None, True
         again: Again = None
         try:
@@ -172,7 +206,7 @@ def _left(
         except Exception as ours:
             with contextlib.suppress(Exception):
                 frame.call.observer.trouble("witness", ours)  # type: ignore[union-attr]
-        if again is not False:  # where we cannot tell whose fault it is, it may be ours
+        if again is not False:  # None: we could not tell whose fault it is, and it may be ours
             return again or (args, kwargs)
     with contextlib.suppress(Exception):
         frame.leave(error)
@@ -247,7 +281,7 @@ def build_request(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, .
         if frame is not None and frame.call is not None:
             try:
                 options = kwargs["options"] if "options" in kwargs else args[0]
-                _prepared(frame, frame.call, made, options)
+                _prepared(frame, frame.call, instance, made, options)
                 if frame.call.question is not None and not frame.silent:
                     made = _asking(frame, frame.call, instance, options, wrapped, args, kwargs) or made
             except Exception as error:
@@ -257,16 +291,28 @@ def build_request(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, .
     return made
 
 
-def _prepared(frame: Frame, call: Told, made: Any, options: Any) -> None:
+_IN_THE_URL: Final = ("model", "stream")
+"""What clients for Bedrock and Vertex AI move from the body to the URL."""
+
+
+def _prepared(frame: Frame, call: Told, client: Any, made: Any, options: Any) -> None:
     body = options.json_data
     extra = getattr(options, "extra_json", None)
     if not isinstance(body, Mapping):
         body = {}
     if extra:
         body = {**body, **extra}
+    if "model" not in body:
+        given = getattr(frame.given, "json_data", None)
+        if isinstance(given, Mapping):
+            body = {**{name: given[name] for name in _IN_THE_URL if name in given}, **body}
     url, headers = made.url, made.headers
     credential = next(filter(None, map(headers.get, call.dialect.credentials)), "")
-    call.prepared(body, url.host, url.port or (443 if url.scheme == "https" else 80), credential)
+    for header, field in call.dialect.headers:
+        if values := headers.get(header):
+            body = {**body, field: [value.strip() for value in values.split(",") if value.strip()]}
+    port = url.port or (443 if url.scheme == "https" else 80)
+    call.prepared(body, url.host, port, credential, platform_of(client), getattr(frame.given, "json_data", None))
     own = call.recorder.own if call.recorder is not None else None
     if isinstance(own, trace.Span):
         frame.attach(own)
@@ -283,7 +329,7 @@ def _asking(
 ) -> Any:
     """The request with the question that the call has, None where it stays as it is."""
     question = call.question
-    if question is None or of_a_platform(type(client)):
+    if question is None or (platform_of(client) and not question.asking.on_platforms):
         call.unasked()
         return None
     try:
@@ -308,9 +354,27 @@ def process_response(wrapped: Callable[..., Any], instance: Any, args: tuple[Any
                 response = kwargs.get("response")
                 # A client with middleware hands refused attempts in too; the call goes on with the next one.
                 if response is not None and response.is_success:
-                    frame.tapped = tap(response, frame.call)
+                    frame.tapped = tap(response, frame.call, sifted=frame.sifted)
             except Exception as error:
                 frame.call.observer.trouble("tap", error)
+            try:
+                frame.hear(response)
+            except Exception as error:
+                frame.call.observer.trouble("limits", error)
+    except Exception:  # noqa: S110
+        pass
+    return wrapped(*args, **kwargs)
+
+
+def should_retry(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Around ``BaseClient._should_retry``, which both clients ask about an attempt that was refused."""
+    try:
+        frame = _frame.get()
+        if frame is not None and frame.call is not None:
+            try:
+                frame.hear(kwargs["response"] if "response" in kwargs else args[0])
+            except Exception as error:
+                frame.call.observer.trouble("limits", error)
     except Exception:  # noqa: S110
         pass
     return wrapped(*args, **kwargs)

@@ -6,7 +6,7 @@ import functools
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 import wrapt
@@ -33,6 +33,7 @@ def _stainless(sdk: str, since: str) -> tuple[Patch, ...]:
         Patch(sdk, module, "SyncAPIClient.request", hooks.request, since),
         Patch(sdk, module, "AsyncAPIClient.request", hooks.async_request, since),
         Patch(sdk, module, "BaseClient._build_request", hooks.build_request, since),
+        Patch(sdk, module, "BaseClient._should_retry", hooks.should_retry, since),
         Patch(sdk, module, "SyncAPIClient._process_response", hooks.process_response, since),
         Patch(sdk, module, "AsyncAPIClient._process_response", hooks.process_response, since),
     )
@@ -44,11 +45,15 @@ SDKS: Final = tuple(dict.fromkeys(patch.sdk for patch in PATCHES))
 _lock = threading.RLock()
 _placed: Final[dict[Patch, Any]] = {}
 """Our wrapper at each target. Known by identity: a wrapper of somebody else's passes the attributes of ours on."""
+_beside: Final[list[tuple[Any, str, Any]]] = []
+"""Classes, attributes and wrappers of ours where others came first: see ``_passing_by``."""
 _said: Final[set[str]] = set()
 _wanted: Final[dict[str, set[str]]] = {}
 """SDKs that are to be observed, and who wants it. A hook that others have wrapped cannot be taken out, but it stops
 here."""
 
+_DEEPEST: Final = 16
+"""Wrappers around one function that are looked through."""
 APPLICATION: Final = "application"
 """Who instruments when nobody else is named. Listeners name themselves, so that neither takes the other's hooks out."""
 
@@ -73,13 +78,35 @@ def applied(patch: Patch) -> bool:
     """Whether our hook stands at a target now, under whatever others put around it."""
     place = _locate(patch)
     found = place[2] if place else None
-    for _ in range(16):
+    for _ in range(_DEEPEST):
         if found is None:
             return False
         if found is _placed.get(patch):
             return True
         found = getattr(found, "__wrapped__", None)
     return False
+
+
+def _passing_by(patch: Patch) -> Iterator[tuple[Any, str, Any]]:
+    """Where calls pass our hook by: somebody has wrapped, before us, what a class of clients inherits, and so holds
+    the function that is now below our hook."""
+    place = _locate(patch)
+    if place is None or not isinstance(place[0], type):
+        return
+    owner, attribute, found = place
+    below = getattr(found, "__wrapped__", None)
+    classes = owner.__subclasses__()
+    while classes:
+        derived = classes.pop()
+        classes += derived.__subclasses__()
+        theirs = wrapped = vars(derived).get(attribute)
+        for _ in range(_DEEPEST):
+            if wrapped is None or any(wrapped is ours for _, _, ours in _beside):
+                break
+            wrapped = getattr(wrapped, "__wrapped__", None)
+            if wrapped is below and below is not None:
+                yield derived, attribute, theirs
+                break
 
 
 def missing(sdk: str) -> list[Patch]:
@@ -105,6 +132,11 @@ def uninstrument(sdk: str, by: str = APPLICATION) -> None:
         if wanting:
             return
         _wanted.pop(sdk, None)
+        for beside in _beside[::-1]:
+            derived, attribute, wrapper = beside
+            if derived.__module__.partition(".")[0] == sdk and vars(derived).get(attribute) is wrapper:
+                setattr(derived, attribute, wrapper.__wrapped__)
+                _beside.remove(beside)
         for patch in reversed(PATCHES):
             place = _locate(patch) if patch.sdk == sdk else None
             # A wrapper of somebody else's stays, with our inert one inside it.
@@ -118,14 +150,13 @@ def _apply(sdk: str) -> None:
         if sdk not in _wanted:
             return
         for patch in PATCHES:
-            if patch.sdk != sdk or applied(patch):
-                continue
             place = _locate(patch)
-            if place is not None:
-                owner, attribute, found = place
-                wrapper = wrapt.FunctionWrapper(found, patch.hook, enabled=functools.partial(_wanted.__contains__, sdk))
-                setattr(owner, attribute, wrapper)
-                _placed[patch] = wrapper
+            if patch.sdk != sdk or place is None:
+                continue
+            if not applied(patch):
+                _placed[patch] = _put(patch, *place)
+            for beside in list(_passing_by(patch)):
+                _beside.append((*beside[:2], _put(patch, *beside)))
         absent = missing(sdk)
     if absent and sdk not in _said:
         _said.add(sdk)
@@ -135,6 +166,14 @@ def _apply(sdk: str) -> None:
             sdk,
             ", ".join(patch.target for patch in absent),
         )
+
+
+def _put(patch: Patch, owner: Any, attribute: str, found: Any) -> Any:
+    """Wraps what stands somewhere into the hook of a patch."""
+    enabled = functools.partial(_wanted.__contains__, patch.sdk)
+    wrapper = wrapt.FunctionWrapper(found, patch.hook, enabled=enabled)
+    setattr(owner, attribute, wrapper)
+    return wrapper
 
 
 def wanted() -> bool:

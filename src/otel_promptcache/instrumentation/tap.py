@@ -8,263 +8,14 @@ therefore work as they do without us.
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
-import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache
 from typing import Any, Final
 
+from otel_promptcache.instrumentation.reading import ERROR, EVENT_STREAM, TIMINGS, USAGE, Reader, known, parsed, reader
+from otel_promptcache.instrumentation.sieve import Sieve
 from otel_promptcache.instrumentation.together import Told
-
-MAX_BODY: Final = 4 * 2**20
-"""Bytes of a body that is no event stream, or of a single event, that are kept for reading."""
-
-_USAGE_WINDOW: Final = 16_384
-_EVENT_STREAM: Final = "event-stream"
-_USAGE: Final = b'"usage"'
-_ERROR: Final = b'"error"'
-_INTERESTING: Final = (_USAGE, _ERROR)
-_NULL: Final = b"null"
-
-
-class Reader:
-    """Reads usage out of a response body while it passes. No method raises; each is told once."""
-
-    __slots__ = (
-        "_begun",
-        "_call",
-        "_done",
-        "_event_stream",
-        "_first",
-        "_held",
-        "_inflate",
-        "_parts",
-        "_size",
-        "_state",
-        "idle",
-    )
-
-    def __init__(self, call: Told, content_type: str, encoding: str) -> None:
-        self._call = call
-        self._event_stream = _EVENT_STREAM in content_type
-        self._inflate = inflater(encoding)
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._held = 0
-        """Bytes of an unfinished line so far, also of one too long to be kept."""
-        self._state: dict[str, Any] = {}
-        self._begun = False
-        self._first = True
-        self._done = False
-        self.idle = False
-        """True while a chunk of whole lines without usage or error needs no look."""
-
-    def feed(self, chunk: bytes) -> None:
-        """Bytes as they came over the network."""
-        if self._done:
-            return
-        try:
-            if not self._begun:
-                self._begun = True
-                self._call.begun(streaming=self._event_stream)
-            if self._inflate is not None:
-                chunk = self._inflated(chunk)
-            if self._event_stream:
-                self._watch(chunk)
-            elif self._size <= MAX_BODY:
-                self._parts.append(chunk)
-                self._size += len(chunk)
-        except Exception as error:
-            self._give_up(error)
-        self.idle = self._event_stream and not self._first and self._inflate is None and not self._held
-
-    def _inflated(self, chunk: bytes) -> bytes:
-        try:
-            return b"" if self._inflate is None else self._inflate(chunk)
-        except Exception:  # each library has its own: the application meets the same, or reads on without us
-            self._read_no_more()
-            return b""
-
-    def _watch(self, chunk: bytes) -> None:
-        """Looks for usage and errors in whole lines; an unfinished line waits for its end."""
-        cut = chunk.rfind(b"\n") + 1
-        if not cut:
-            self._hold(chunk)
-            return
-        if self._parts:
-            self._parts.append(chunk[:cut])
-            lines = b"".join(self._parts)
-            self._parts.clear()
-        else:
-            lines = chunk
-            if cut != len(chunk):
-                lines = chunk[:cut]
-        self._held = 0
-        if cut != len(chunk):
-            self._hold(chunk[cut:])
-        if self._first:
-            self._first = not self._read_first(lines)
-        elif _USAGE in lines or _ERROR in lines:
-            self._read(lines)
-
-    def _hold(self, part: bytes) -> None:
-        self._held += len(part)
-        if self._held <= MAX_BODY:
-            self._parts.append(part)
-        else:  # an event beyond all measure: what is kept of it would not parse
-            self._parts.clear()
-
-    def _read_first(self, lines: bytes) -> bool:
-        """The first event names the response's id and model, whether or not it has usage."""
-        start = lines.find(b"data:")
-        if start < 0:
-            return False
-        self._event(lines[start:].partition(b"\n")[0])
-        rest = lines[start:].partition(b"\n")[2]
-        if _USAGE in rest or _ERROR in rest:
-            self._read(rest)
-        return True
-
-    def _read(self, lines: bytes) -> None:
-        for line in lines.splitlines():
-            if any(_says(line, name) for name in _INTERESTING):
-                self._event(line)
-
-    def _event(self, line: bytes) -> None:
-        if line.startswith(b"data:"):
-            line = line[5:]
-        try:
-            document = json.loads(line)
-        except ValueError:
-            return  # [DONE], a comment, or a line that only looks like one
-        if isinstance(document, dict):
-            answer = self._call.dialect.event(document, self._state)
-            if answer is not None:
-                self._call.answered(answer)
-
-    def complete(self) -> None:
-        """The body has been read to its end."""
-        if self._done:
-            return
-        self._done = True
-        try:
-            rest = b"".join(self._parts)
-            self._parts.clear()
-            if self._event_stream:
-                if rest:
-                    self._read(rest)
-            elif self._size <= MAX_BODY:
-                self._whole(rest)
-            self._call.complete()
-        except Exception as error:
-            self._give_up(error)
-        self._call.finished()
-
-    def _whole(self, body: bytes) -> None:
-        document = parsed(body)
-        if isinstance(document, dict):
-            self._call.answered(self._call.dialect.answer(document))
-
-    def loaded(self, body: bytes) -> None:
-        """An event stream that is there already, decoded."""
-        self.feed(body)
-        self.complete()
-
-    def left(self) -> None:
-        """Closed or dropped before the end: nothing more will come."""
-        if not self._done:
-            self._done = True
-            self._call.left()
-
-    def failed(self, error: BaseException) -> None:
-        """Reading failed. Anything but an ``Exception`` is the application's own will to stop."""
-        if not isinstance(error, Exception):
-            self.left()
-        elif not self._done:
-            self._done = True
-            self._call.failed(type(error).__name__)
-
-    def _give_up(self, error: Exception) -> None:
-        self._read_no_more()
-        self._call.observer.trouble("tap", error)
-
-    def _read_no_more(self) -> None:
-        self._event_stream, self._size = False, MAX_BODY + 1
-        self._inflate = None
-        self._parts.clear()
-
-
-def parsed(body: bytes) -> object:
-    """The body as JSON, None for a proxy's page or half a body: the application will say what it thinks of it."""
-    try:
-        return json.loads(body) if len(body) <= MAX_BODY else {"usage": _usage_in(body)}
-    except (ValueError, RecursionError):
-        return None
-
-
-def _usage_in(body: bytes) -> object:
-    """The last usage object of a body too large to be parsed as a whole (pictures, mostly)."""
-    at = body.rfind(_USAGE)
-    start = body.find(b"{", at) if at >= 0 else -1
-    text = body[start : start + _USAGE_WINDOW].decode("utf-8", "replace") if start >= 0 else "null"
-    return json.JSONDecoder().raw_decode(text)[0]
-
-
-def _says(line: bytes, name: bytes) -> bool:
-    """Whether a field of this name has a value other than null somewhere in the line."""
-    at = line.find(name)
-    while at >= 0:
-        value = line[at + len(name) : at + len(name) + 8].lstrip(b" :")
-        if not value.startswith(_NULL):
-            return True
-        at = line.find(name, at + len(name))
-    return False
-
-
-def inflater(encoding: str) -> Callable[[bytes], bytes] | None:
-    """A private decoder for a content encoding, None for plain bytes. Unknown encodings decode to nothing."""
-    encoding = encoding.strip().lower()
-    if encoding in ("", "identity"):
-        return None
-    if encoding in ("gzip", "x-gzip"):
-        return zlib.decompressobj(wbits=47).decompress
-    if encoding == "deflate":
-        return _deflate()
-    # The others are decoded by what the HTTP library has imported for the same purpose.
-    if encoding == "br":
-        brotli = sys.modules.get("brotli") or sys.modules.get("brotlicffi")
-        if brotli is not None:
-            decoder = brotli.Decompressor()
-            return getattr(decoder, "process", None) or decoder.decompress  # type: ignore[no-any-return]
-    if encoding == "zstd":
-        zstd = sys.modules.get("compression.zstd") or sys.modules.get("backports.zstd")
-        if zstd is not None:
-            return zstd.ZstdDecompressor().decompress  # type: ignore[no-any-return]
-        zstandard = sys.modules.get("zstandard")
-        if zstandard is not None:
-            return zstandard.ZstdDecompressor().decompressobj().decompress  # type: ignore[no-any-return]
-    return lambda _: b""
-
-
-def _deflate() -> Callable[[bytes], bytes]:
-    """Says zlib's format and often means the bare one: HTTP libraries try the other when the first bytes are wrong."""
-    decoder = zlib.decompressobj()
-    begun = False
-
-    def inflate(chunk: bytes) -> bytes:
-        nonlocal decoder, begun
-        first, begun = not begun, True
-        try:
-            return decoder.decompress(chunk)
-        except zlib.error:
-            if not first:
-                raise
-            decoder = zlib.decompressobj(-zlib.MAX_WBITS)
-            return decoder.decompress(chunk)
-
-    return inflate
-
 
 # --- The stream in between ----------------------------------------------------------------------------------
 
@@ -296,7 +47,7 @@ class Tapped:
             for chunk in chunks:
                 try:
                     # Said in place: this is all that most chunks of a stream cost.
-                    if not reader.idle or _USAGE in chunk or _ERROR in chunk or chunk[-1:] != b"\n":
+                    if not reader.idle or USAGE in chunk or ERROR in chunk or TIMINGS in chunk or chunk[-1:] != b"\n":
                         reader.feed(chunk)
                 except Exception:  # noqa: S110 - told further in; entering a try costs nothing
                     pass
@@ -321,7 +72,7 @@ class Tapped:
             async for chunk in chunks:
                 try:
                     # Said in place: this is all that most chunks of a stream cost.
-                    if not reader.idle or _USAGE in chunk or _ERROR in chunk or chunk[-1:] != b"\n":
+                    if not reader.idle or USAGE in chunk or ERROR in chunk or TIMINGS in chunk or chunk[-1:] != b"\n":
                         reader.feed(chunk)
                 except Exception:  # noqa: S110 - told further in; entering a try costs nothing
                     pass
@@ -362,27 +113,97 @@ class Tapped:
                 pass
 
 
+class Sifted(Tapped):
+    """The same, less one chunk."""
+
+    _promptcache_sieve: Sieve
+    _promptcache_decoding_error: type[Exception]
+
+    def __iter__(self) -> Iterator[bytes]:
+        chunks = super().__iter__()
+        try:
+            for chunk in chunks:
+                if passed := self._promptcache_sift(chunk):
+                    yield passed
+            if rest := self._promptcache_rest():
+                yield rest
+        finally:
+            chunks.close()  # type: ignore[attr-defined]
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        chunks = super().__aiter__()
+        try:
+            async for chunk in chunks:
+                if passed := self._promptcache_sift(chunk):
+                    yield passed
+            if rest := self._promptcache_rest():
+                yield rest
+        finally:
+            await chunks.aclose()  # type: ignore[attr-defined]
+
+    def _promptcache_sift(self, chunk: bytes) -> bytes:
+        sieve = self._promptcache_sieve
+        if sieve.decode is not None:
+            try:
+                chunk = sieve.decode(chunk)
+            except Exception as error:  # as the HTTP library would have put it, had it decoded the body
+                raise self._promptcache_decoding_error(str(error)) from error
+        passed: bytes | None = None
+        with contextlib.suppress(Exception):
+            passed = sieve.sift(chunk)
+        return chunk if passed is None else passed
+
+    def _promptcache_rest(self) -> bytes:
+        with contextlib.suppress(Exception):
+            return self._promptcache_sieve.rest()
+        return b""
+
+
 _BASES: Final = ("SyncByteStream", "AsyncByteStream")
 
 
 @lru_cache(maxsize=64)
-def _tapped_class(kind: type) -> type:
-    """``Tapped`` with the HTTP library's stream classes as bases, taken by name: httpx, httpx2 or a fork of them."""
+def _tapped_class(kind: type, ours: type[Tapped]) -> type[Tapped]:
+    """``ours`` with the HTTP library's stream classes as bases, taken by name: httpx, httpx2 or a fork of them."""
     bases = tuple(base for base in kind.__mro__ if base.__name__ in _BASES)
-    return type("Tapped" + kind.__name__, (Tapped, *bases), {})
+    return type(ours.__name__ + kind.__name__, (ours, *bases), {})
 
 
-def tap(response: Any, call: Told) -> bool:
-    """Watches a response; True when its body is still to come, so that the call ends with the body."""
+def tap(response: Any, call: Told, *, sifted: bool = False) -> bool:
+    """Watches a response; True when its body is still to come, so that the call ends with the body. ``sifted``: without
+    the chunk that only our question brought."""
     headers = response.headers
     content_type = headers.get("content-type", "")
+    streamed = EVENT_STREAM in content_type
     if response.is_closed:
-        if _EVENT_STREAM in content_type:
-            Reader(call, content_type, "").loaded(response.content)
+        watching = reader(call, content_type, "")
+        if call.items:
+            content = response.content
+            return call.later(lambda: watching.loaded(content))
+        if watching.streams:
+            watching.loaded(response.content)
+            if sifted:
+                sieve = Sieve()
+                response._content = sieve.sift(response.content) + sieve.rest()
         else:
             call.loaded(parsed(response.content))
         return False
-    reader = Reader(call, content_type, headers.get("content-encoding", ""))
+    encoding = headers.get("content-encoding", "")
+    watching = reader(call, content_type, encoding)
     stream = response.stream
-    response.stream = _tapped_class(stream.__class__)(stream, reader)
+    if sifted and streamed and known(encoding):
+        made = _tapped_class(stream.__class__, Sifted)(stream, watching)
+        made._promptcache_sieve = Sieve(encoding)  # type: ignore[attr-defined]
+        made._promptcache_decoding_error = _decoding_error(response)  # type: ignore[attr-defined]
+        if encoding:  # the body comes decoded from here on
+            del headers["content-encoding"]
+        response.stream = made
+    else:
+        response.stream = _tapped_class(stream.__class__, Tapped)(stream, watching)
     return True
+
+
+def _decoding_error(response: Any) -> type[Exception]:
+    library = sys.modules.get(type(response).__module__.partition(".")[0])
+    found: type[Exception] = getattr(library, "DecodingError", ValueError)
+    return found

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from otel_promptcache.model import Answer
 from otel_promptcache.observer import Question, Recorder
+from otel_promptcache.observer.batches import NoItems
+from otel_promptcache.observer.recording import ErrandRecorder
 from otel_promptcache.providers import Dialect
+from otel_promptcache.providers.errands import Errand
+from otel_promptcache.providers.limits import Header
 
 
 class Opener(Protocol):
@@ -15,6 +19,10 @@ class Opener(Protocol):
 
     def open(self, dialect: Dialect) -> Told | None:
         """A call that is about to be made, or None when nothing is to be observed."""
+        ...
+
+    def run(self, errand: Errand, path: str) -> Told | None:
+        """A request that carries no prompt, or None when nothing is to be observed."""
         ...
 
     def trouble(self, where: str, error: Exception) -> None: ...
@@ -28,17 +36,33 @@ class Told(Protocol):
     @property
     def observer(self) -> Opener: ...
     @property
-    def recorder(self) -> Recorder | None: ...
+    def items(self) -> bool:
+        """Whether the body is a file of items rather than an answer."""
+        ...
+
+    @property
+    def recorder(self) -> Recorder | ErrandRecorder | None: ...
     @property
     def question(self) -> Question | None:
         """What is to be added to the request, once it has been prepared."""
         ...
 
-    def prepared(self, body: Mapping[str, Any], host: str, port: int, credential: str) -> None: ...
+    def prepared(
+        self,
+        body: Mapping[str, Any],
+        host: str,
+        port: int,
+        credential: str,
+        platform: str = "",
+        said: object = None,
+    ) -> None: ...
     def unasked(self) -> None: ...
-    def refused(self) -> None: ...
+    def refused(self, *, certain: bool) -> None: ...
+    def heard(self, status: int, headers: Iterable[Header]) -> None: ...
     def begun(self, *, streaming: bool) -> None: ...
     def answered(self, answer: Answer) -> None: ...
+    def item(self, line: Mapping[str, Any]) -> None: ...
+    def later(self, job: Callable[[], None]) -> bool: ...
     def loaded(self, document: object) -> None: ...
     def complete(self) -> None: ...
     def finished(self) -> None: ...
@@ -56,12 +80,16 @@ class Together:
         calls = [call for observer in self._observers if (call := observer.open(dialect)) is not None]
         return Calls(calls) if len(calls) > 1 else calls[0] if calls else None
 
+    def run(self, errand: Errand, path: str) -> Told | None:
+        """The first observer's alone: the others look at prompts."""
+        return self._observers[0].run(errand, path)
+
     def trouble(self, where: str, error: Exception) -> None:
         for observer in self._observers:
             observer.trouble(where, error)
 
 
-class Calls:
+class Calls(NoItems):
     """One call as several observers see it."""
 
     def __init__(self, calls: Sequence[Told]) -> None:
@@ -70,24 +98,36 @@ class Calls:
         self.observer: Opener = Together([call.observer for call in calls])
 
     @property
-    def recorder(self) -> Recorder | None:
+    def recorder(self) -> Recorder | ErrandRecorder | None:
         return self._calls[0].recorder
 
     @property
     def question(self) -> Question | None:
         return next((question for call in self._calls if (question := call.question) is not None), None)
 
-    def prepared(self, body: Mapping[str, Any], host: str, port: int, credential: str) -> None:
+    def prepared(
+        self,
+        body: Mapping[str, Any],
+        host: str,
+        port: int,
+        credential: str,
+        platform: str = "",
+        said: object = None,
+    ) -> None:
         for call in self._calls:
-            call.prepared(body, host, port, credential)
+            call.prepared(body, host, port, credential, platform, said)
 
     def unasked(self) -> None:
         for call in self._calls:
             call.unasked()
 
-    def refused(self) -> None:
+    def refused(self, *, certain: bool) -> None:
         for call in self._calls:
-            call.refused()
+            call.refused(certain=certain)
+
+    def heard(self, status: int, headers: Iterable[Header]) -> None:
+        for call in self._calls:
+            call.heard(status, headers)
 
     def begun(self, *, streaming: bool) -> None:
         for call in self._calls:

@@ -21,11 +21,15 @@ from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history import History
 from otel_promptcache.journal import Journal
+from otel_promptcache.observer.batches import Batches
 from otel_promptcache.observer.breaker import Breaker
 from otel_promptcache.observer.call import Call
+from otel_promptcache.observer.errand import ErrandCall
+from otel_promptcache.observer.pricelist import PriceList
 from otel_promptcache.observer.recording import Recorder, Telemetry
 from otel_promptcache.observer.witness import Question, Witness
 from otel_promptcache.providers import Dialect
+from otel_promptcache.providers.errands import Errand
 from otel_promptcache.settings import Live, Mode, Settings
 from otel_promptcache.worker import Worker
 
@@ -36,7 +40,9 @@ log = logging.getLogger("otel_promptcache")
 
 MAX_CREDENTIALS: Final = 10_000
 MAX_SAID: Final = 100
-_NOT_DIAGNOSIS: Final = frozenset({"pricing", "worker", "tap", "witness", "journal", "shared"})
+MAX_LEARNED: Final = 1_000
+"""Hosts whose provider is remembered from their answers."""
+_NOT_DIAGNOSIS: Final = frozenset({"pricing", "worker", "tap", "witness", "journal", "limits", "shared"})
 """Rooms whose errors would not end if diagnosis paused."""
 FIRST_CALL_WAIT: Final = 0.01
 """Seconds that the first call of a process waits, at most, for price data that is still being loaded."""
@@ -63,10 +69,14 @@ class Observer:
         self.worker = Worker(lambda error: self.trouble("worker", error))
         self.breaker = Breaker()
         self.witness = Witness()
+        self.batches = Batches()
         self.journal = Journal(key, telemetry.changed, _journal_file(live.value))
+        self.learned: dict[tuple[str, int, str], str] = {}
+        """Who answers at hosts and ports that nobody has named, as their answers show; a gateway has many models."""
         self.errors: Counter[str] = Counter()
         self._said: set[tuple[str, str]] = set()
         self._unpriced: set[tuple[str, str]] = set()
+        self.prices = PriceList(self.worker.submit, lambda: self.telemetry.trouble("prices"))
         self._waited_for_prices = False
         self.no_prices = False
         """Set when the price data cannot be loaded: costs are then left out, and nobody waits for them."""
@@ -113,26 +123,40 @@ class Observer:
         self.worker.start()
         return Call(self, dialect, settings)
 
+    def run(self, errand: Errand, path: str) -> ErrandCall | None:
+        """A request that carries no prompt, or None when nothing is to be observed."""
+        settings = self.live.current()
+        if settings.mode is Mode.OFF:
+            return None
+        self.worker.start()
+        return ErrandCall(self, errand, settings, path)
+
     def load_prices(self) -> None:
         """Starts loading price data in the background."""
         settings = self.live.current()
-        if settings.mode is not Mode.OFF and settings.prices and not pricing.ready():
-            self.worker.submit(self._load_prices)
+        if settings.mode is not Mode.OFF and settings.prices and not self.prices_known():
+            self.worker.submit(self.load_prices_now)
 
-    def _load_prices(self) -> None:
+    def load_prices_now(self) -> None:
+        """Loads what costs are worked out from, on this thread."""
         try:
+            self.prices.read(self.live.value.price_file)
             pricing.load()
         except Exception as error:
             self.no_prices = True
             self.trouble("pricing", error)
 
+    def prices_known(self) -> bool:
+        """Whether costs can be computed now."""
+        return pricing.ready() and self.prices.ready(self.live.value)
+
     def prices_ready(self) -> bool:
-        """Whether costs can be computed now; the first call of a process waits a moment for it."""
-        if pricing.ready():
+        """The same; the first call of a process waits a moment for it."""
+        if self.prices_known():
             return True
         if not self._waited_for_prices:
             self._waited_for_prices = True
-            return pricing.wait(FIRST_CALL_WAIT)
+            return pricing.wait(FIRST_CALL_WAIT) and self.prices_known()
         return False
 
     def credential(self, secret: str) -> str:
@@ -151,6 +175,12 @@ class Observer:
             others = self.sharing.credentials(secret) if self.sharing is not None else ()
             tokens = self._credentials[fast] = (self.key.token(secret), *others)
         return tokens
+
+    def learn(self, host: str, port: int, model: str, provider: str) -> str:
+        """Remembers who answers at a host for a model, and gives it back."""
+        if len(self.learned) < MAX_LEARNED:
+            self.learned[host, port, model] = provider
+        return provider
 
     def sweep(self) -> None:
         """Reports writes that ran out unread. Called when metrics are collected."""

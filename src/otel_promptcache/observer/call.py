@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from time import perf_counter, thread_time, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_promptcache import diagnosis, paths, pricing
 from otel_promptcache._collection import collected, collecting
-from otel_promptcache.history import Sight, Write
-from otel_promptcache.journal import Where
-from otel_promptcache.model import (
-    Answer,
-    Observation,
-    Prompt,
-    Scope,
-)
+from otel_promptcache.history import Sight
+from otel_promptcache.model import Answer, Observation, Prompt, Scope, Usage
 from otel_promptcache.observer import witness
+from otel_promptcache.observer.afterwards import premium_of, tell_journal
+from otel_promptcache.observer.batches import NoItems
 from otel_promptcache.observer.breaker import GROSS_OVERRUN, STRIKES
-from otel_promptcache.observer.reckoning import chosen, describe, error_kind, fingerprint_of
+from otel_promptcache.observer.reckoning import DETAIL_JOBS, chosen, describe, error_kind, fingerprint_of
 from otel_promptcache.observer.recording import Recorder
 from otel_promptcache.observer.wall import walled
 from otel_promptcache.observer.witness import Question
-from otel_promptcache.providers import Dialect, native, provider_for
+from otel_promptcache.providers import Dialect, limits, native
+from otel_promptcache.providers._wire import marks
+from otel_promptcache.providers.endpoints import provider_at
+from otel_promptcache.providers.limits import Header
 from otel_promptcache.providers.rules import rules_for
 from otel_promptcache.settings import Mode, Settings
 
@@ -30,20 +29,24 @@ if TYPE_CHECKING:
     from otel_promptcache.observer import Observer
     from otel_promptcache.observer.shared import Asking
 
+REFUSED: Final = 429
 TENANT: Final = "tenant"
 """The attribution key by which the shared history keeps an application's customers apart."""
-DETAIL_JOBS: Final = 64
-"""Jobs that hold text of prompts, at most: line hashes are dispensable, memory is not."""
 MAX_NAME: Final = 256
 """Characters kept of an id, a model's name, an error type: they come over the wire, and go into spans and labels."""
 
 
-class Call:
+class Call(NoItems):
     """One logical call to a provider, retries included. Told of events; finished exactly once."""
 
     __slots__ = (
         "_asked",
+        "_batch",
         "_closed",
+        "_doubted",
+        "_judged_by",
+        "_mode",
+        "_named",
         "_prompt",
         "_recorder",
         "_seen",
@@ -59,10 +62,15 @@ class Call:
         "spent",
     )
 
-    def __init__(self, observer: Observer, dialect: Dialect, settings: Settings) -> None:
+    def __init__(
+        self, observer: Observer, dialect: Dialect, settings: Settings, *, batch: str = "", mode: Mode | None = None
+    ) -> None:
         self.observer = observer
         self.dialect = dialect
         self.settings = settings
+        self._batch = batch
+        """The batch that it is an item of."""
+        self._mode = mode or settings.mode
         self.spent: dict[str, float] = {}
         """Our own seconds on the caller's thread, by phase, waiting included."""
         self.diagnosing = 0.0
@@ -77,6 +85,12 @@ class Call:
         self._shared: Asking | None = None
         """What the shared history is asked, where there is one."""
         self._closed = False
+        self._doubted: Question | None = None
+        """What may have been refused: the request is under way without it."""
+        self._judged_by: tuple[int | None, ...] | None = None
+        """The counts that the verdict rests on."""
+        self._named = ""
+        """Who answers, where that is known before the answer."""
         self._asked: str | None = None
         """The response that the application itself asks the provider to compare with; empty where it only opts in."""
         self.question: Question | None = None
@@ -90,32 +104,47 @@ class Call:
     # --- events, in the order of a happy call ---------------------------------------------------------------
 
     @walled("request", "request")
-    def prepared(self, body: Mapping[str, Any], host: str, port: int, credential: str) -> None:
-        """The final body is about to be serialised (first attempt) or sent again (later ones)."""
+    def prepared(
+        self,
+        body: Mapping[str, Any],
+        host: str,
+        port: int,
+        credential: str,
+        platform: str = "",
+        said: object = None,
+    ) -> None:
+        """The final body is about to be serialised (first attempt) or sent again (later ones). ``platform``: the
+        provider that the client itself is made for, where it is made for one. ``said``: the body as the application
+        gave it, before the SDK prepared it; it may hold generators."""
         if self._seen is not None:
             self._seen.attempts += 1
             self._sent_again()
             return
         observer, settings = self.observer, self.settings
-        model = body.get("model")
+        model = body["model"][:MAX_NAME] if isinstance(body.get("model"), str) else ""
+        self._named = platform or provider_at(host, port, settings.provider_hosts)
         seen = self._seen = Observation(
             call_id=observer.next_id(),
             dialect=self.dialect.name,
-            provider=provider_for(host, self.dialect),
+            provider=self._named or observer.learned.get((host, port, model)) or self.dialect.provider,
             endpoint=host,
             port=port,
-            model=model[:MAX_NAME] if isinstance(model, str) else "",
+            model=model,
             stream=body.get("stream") is True,
             at=observer.clock(),
         )
+        seen.operation = self.dialect.operation
+        seen.batch = self._batch
         self._recorder = observer.telemetry.begin(seen, self._started_ns)
         seen.attribution = self._recorder.attribution
         seen.conversation = seen.attribution.conversation
         self._asked = native.asked(self.dialect.name, body)
-        if settings.mode is Mode.DIAGNOSE and not observer.breaker.open and chosen(settings.percent):
-            self._look_up(body, credential)
+        if settings.stream_usage:
+            self.question = observer.witness.usage_question(seen, body)
+        if self._mode is Mode.DIAGNOSE and not observer.breaker.open and chosen(settings.percent):
+            self._look_up(body, credential, said)
 
-    def _look_up(self, body: Mapping[str, Any], credential: str) -> None:
+    def _look_up(self, body: Mapping[str, Any], credential: str, said: object) -> None:
         """Fingerprints the prompt and asks the history. An error here costs the diagnosis, not the tokens."""
         observer, seen = self.observer, self._seen
         assert seen is not None
@@ -123,14 +152,18 @@ class Call:
         started, others = thread_time(), collected()
         try:
             prompt = self.dialect.prompt(body)
+            if not prompt.breakpoints and isinstance(said, Mapping) and marks(said):
+                prompt = prompt._replace(marks_lost=True)
             seen.max_tokens, seen.text_only = prompt.max_tokens, prompt.text_only
             seen.write_ttls = tuple(place.ttl for place in prompt.breakpoints)
             seen.conversation = seen.conversation or prompt.conversation_id
             if not prompt.segments:
                 return
+            # What is learned of a host comes too late for its first request, whose prefix the next ones are to find.
+            provider = self._named or self.dialect.provider
             credentials = observer.credentials(credential)
             tenant = dict(seen.attribution.keys).get(TENANT, "") if observer.sharing is not None else ""
-            scope = Scope(seen.provider, seen.endpoint, credentials[0], prompt.model, prompt.cache_key, tenant)
+            scope = Scope(provider, seen.endpoint, credentials[0], prompt.model, prompt.cache_key, tenant)
             sight = observer.history.sent(
                 prompt,
                 scope,
@@ -143,17 +176,22 @@ class Call:
             self._prompt, self._sight = prompt, sight
             if sight.previous is not None:
                 seen.gap = seen.at - sight.previous.at
-            if self.settings.native_diagnostics and self._asked is None:
+            if self.settings.native_diagnostics and self._asked is None and self.question is None:
                 self.question = observer.witness.question(seen, sight, self.settings)
             if observer.sharing is not None:
-                said = seen.attribution.route, seen.conversation
-                self._shared = observer.sharing.ask(prompt, sight, tenant, *said, credentials)
+                names = seen.attribution.route, seen.conversation
+                self._shared = observer.sharing.ask(prompt, sight, tenant, *names, credentials)
             elif sight.fresh:
                 observer.worker.submit(lambda: describe(observer.history, prompt, sight), DETAIL_JOBS)
         except Exception as error:
             observer.trouble("fingerprint", error)
         finally:
             self.diagnosing = thread_time() - started - (collected() - others)
+
+    def dated(self, at: float) -> None:
+        """Says when the request was really made, in POSIX seconds: prices have dates."""
+        if self._seen is not None:
+            self._seen.at = at
 
     def _sent_again(self) -> None:
         """A span that stood for the first attempt only, and has ended with it, is not where the rest belongs."""
@@ -167,11 +205,25 @@ class Call:
         self.question = None
 
     @walled("witness", "request")
-    def refused(self) -> None:
-        """The provider did not take the question. The request is made again without it, as the same call."""
+    def refused(self, *, certain: bool) -> None:
+        """The provider did not take the question, or may not have. The request is made again without it, as the same
+        call; where it is answered then, the question was to blame."""
         question, self.question = self.question, None
-        if question is not None:
+        if question is not None and certain:
             self.observer.witness.refused(question)
+        else:
+            self._doubted = question
+
+    @walled("limits", "response")
+    def heard(self, status: int, headers: Iterable[Header]) -> None:
+        """An attempt was answered, by a refusal perhaps. Of its headers only those on rate limits are looked at."""
+        seen, recorder = self._seen, self._recorder
+        if seen is None or recorder is None:
+            return
+        seen.refused += status == REFUSED
+        told = limits.kept(headers)
+        if told:
+            recorder.limits(told, self.observer.clock())
 
     @walled("response", "response")
     def begun(self, *, streaming: bool) -> None:
@@ -181,11 +233,19 @@ class Call:
             return
         if streaming and seen.first_chunk is None:
             seen.first_chunk = perf_counter() - self._started
+        self._begun(streaming=streaming)
+
+    def _begun(self, *, streaming: bool) -> None:
         if self._sight is not None:
             now = self.observer.clock()
             self.observer.history.begun(self._sight, now)
             if streaming and self._shared is not None:
                 self._shared.begun(now)
+        if self.question is not None:
+            self.observer.witness.took(self.question)
+        elif self._doubted is not None:
+            self.observer.witness.refused(self._doubted)
+            self._doubted = None
 
     @walled("response", "response")
     def answered(self, answer: Answer) -> None:
@@ -201,13 +261,24 @@ class Call:
         if answer.model:
             seen.response_model = answer.model[:MAX_NAME]
         if answer.native:
-            seen.native = answer.native
+            seen.native = tuple(
+                (name, value[:MAX_NAME] if isinstance(value, str) else value) for name, value in answer.native
+            )
+        if answer.discount is not None:
+            seen.discount = answer.discount
+        if answer.provider and answer.provider != seen.provider and not self._named:
+            # A host that nobody has named tells by the form of its answer who is there.
+            seen.provider = self.observer.learn(seen.endpoint, seen.port, seen.model, answer.provider)
+            if self._recorder is not None:
+                self._recorder.renamed(seen)
         if answer.finish_reasons:
             seen.finish_reasons = tuple(reason[:MAX_NAME] for reason in answer.finish_reasons)
         if answer.error_type:
             seen.error_type = error_kind(answer.error_type)
         if answer.usage is not None:
             seen.usage = answer.usage
+            if self._judged_by != _input_of(answer.usage):
+                seen.diagnosis = None  # streams tell more as they go on
             self._judge(seen, over=False)
             self._compare(seen)
             if self._recorder is not None:
@@ -218,8 +289,7 @@ class Call:
         """A whole body that is there already, parsed; None where it is no JSON object."""
         if self._seen is None or self._closed:
             return
-        if self._sight is not None:
-            self.observer.history.begun(self._sight, self.observer.clock())
+        self._begun(streaming=False)
         if isinstance(document, dict):
             self._answered(self.dialect.answer(document))
         self._complete()
@@ -283,7 +353,7 @@ class Call:
         if (
             seen.cost is not None
             or seen.usage is None
-            or pricing.ready()
+            or observer.prices_known()
             or not self.settings.prices
             or observer.no_prices
         ):
@@ -294,10 +364,7 @@ class Call:
             observer.worker.submit(lambda: self._settle_late(seen, recorder))
 
     def _settle_late(self, seen: Observation, recorder: Recorder) -> None:
-        try:
-            pricing.load()
-        except Exception as error:
-            self.observer.trouble("pricing", error)
+        self.observer.load_prices_now()
         self._price(seen)
         recorder.settle(seen)
         self._account()
@@ -350,84 +417,46 @@ class Call:
         return found
 
     def _diagnose(self, seen: Observation, prompt: Prompt, sight: Sight) -> None:
+        self._judged_by = _input_of(seen.usage)
         rules = rules_for(seen.provider, prompt.model)
         verdict = diagnosis.diagnose(prompt, sight, seen.usage, rules, seen.response_model)
         seen.diagnosis = verdict
         if self._sight is not None and sight is not self._sight:
             self._sight.judged_by(sight)
+        seen.lost_usd, seen.path = None, ""
         if verdict.place is not None:
             seen.path = paths.at(self.dialect, verdict.place, verdict.field, self.settings.privacy, self.observer.key)
         if seen.usage is not None:
             seen.hit_depth = diagnosis.hit_depth(prompt, sight, seen.usage)
 
     def _price(self, seen: Observation) -> None:
-        if seen.usage is None or not seen.usage.available:
-            return
-        models = (seen.response_model, seen.model)
         try:
-            seen.cost = pricing.cost(seen.usage, seen.provider, models, seen.at, seen.write_ttls)
+            self.observer.prices.price(seen, self.settings)
         except pricing.PriceUnknownError:
             self.observer.unpriced(seen.provider, seen.response_model or seen.model)
         except Exception as error:
             self.observer.trouble("pricing", error)
-        verdict = seen.diagnosis
-        if seen.cost is not None and verdict is not None and verdict.lost:
-            seen.lost_usd = pricing.lost(verdict.lost, seen.usage, seen.cost)
 
     def _conclude(self, seen: Observation) -> None:
         """Tells the history how it ended."""
         sight = self._sight
         if sight is None:
             return
-        write = None
-        cost = seen.cost
-        if cost is not None and seen.usage is not None and seen.usage.write:
-            premium = cost.write - seen.usage.write * cost.fresh_price
-            if premium > 0:
-                ttl = max(seen.write_ttls or (), default=300)
-                labels = self._recorder.labels if self._recorder is not None else ()
-                places = self._prompt.breakpoints if self._prompt is not None else ()
-                implied = not any(place.explicit for place in places)
-                write = Write(ttl, seen.at + ttl, float(premium), labels, implied=implied)
+        labels = self._recorder.labels if self._recorder is not None else ()
+        write = premium_of(seen, self._prompt, labels)
         usage = None if seen.error_type else seen.usage
-        if seen.response_id and (self.question is not None or self._asked is not None):
+        asked = self.question is not None and not self.question.for_usage
+        if seen.response_id and (asked or self._asked is not None):
             self.observer.witness.recorded(seen.response_id)
         self.observer.history.ended(sight, usage, seen.response_id, write)
         if self._shared is not None:
             self._shared.ended(self.observer.clock(), sight.sent, usage, seen.response_id)
-        if self.settings.journal:
-            self._journal(seen)
+        if self.settings.journal and self._prompt is not None:
+            link = self._recorder.link if self._recorder is not None else None
+            tell_journal(self.observer, seen, self._prompt, link)
         if self.settings.prompt_map and self._prompt is not None:
             prompt = self._prompt
             self.observer.worker.submit(lambda: self.observer.telemetry.prompt_map(seen, prompt, sight))
-
-    def _journal(self, seen: Observation) -> None:
-        """Has a stable prefix that is new to its route looked at, once the caller has been served."""
-        prompt, print_ = self._prompt, seen.fingerprint
-        if prompt is None or print_ is None or not print_.prefix_id:
-            return
-        observer, said = self.observer, seen.attribution
-        where = Where(said.route, seen.provider, seen.model)
-        digest = print_.sections.rpartition(",messages:")[0]
-        if observer.journal.settled(where, digest, seen.at):
-            return
-        link = self._recorder.link if self._recorder is not None else None
-
-        def look() -> None:
-            try:
-                observer.journal.saw(
-                    where,
-                    digest,
-                    prompt,
-                    now=seen.at,
-                    service=observer.telemetry.service_version,
-                    name=(said.prompt_name, said.prompt_version),
-                    link=link,
-                )
-            except Exception as error:
-                observer.trouble("journal", error)
-
-        observer.worker.submit(look, DETAIL_JOBS)
 
     def _account(self) -> None:
         """Our own time, and what follows when it was too much."""
@@ -437,3 +466,7 @@ class Call:
         if budget and self.diagnosing > budget:
             gross = self.diagnosing > GROSS_OVERRUN * budget
             observer.breaker.strike(f"a call cost {self.diagnosing * 1000:.1f} ms", STRIKES if gross else 1)
+
+
+def _input_of(usage: Usage | None) -> tuple[int | None, ...] | None:
+    return None if usage is None else (usage.input_total, usage.read, usage.write)

@@ -11,6 +11,11 @@ from otel_promptcache.fingerprint import SHORT, HashKey
 from otel_promptcache.history import History, Sight
 from otel_promptcache.model import Fingerprint, Prompt
 
+DETAIL_JOBS: Final = 64
+"""Jobs that hold text of prompts, at most: line hashes are dispensable, memory is not."""
+
+TRUNCATED: Final = ",truncated"
+"""Behind the sections of a fingerprint that covers the beginning of a prompt only."""
 _ERROR_KIND: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 
 
@@ -33,7 +38,7 @@ def describe(history: History, prompt: Prompt, sight: Sight) -> None:
 
 
 def fingerprint_of(key: HashKey, prompt: Prompt, sight: Sight) -> Fingerprint:
-    """The exportable identity of a request that the history has seen."""
+    """The exportable identity of a request that the history has seen; it says so where it is that of a beginning."""
     identity = _leading(key, sight)
     chain = sight.nodes.chain(key)
     if identity is None or chain is None:  # the worker has not come to it, or would not take it
@@ -43,7 +48,7 @@ def fingerprint_of(key: HashKey, prompt: Prompt, sight: Sight) -> Fingerprint:
         assert identity is not None
         assert chain is not None
     whole = chain.hex()
-    messages = f"messages:{whole[: 2 * SHORT]}"
+    messages = f"messages:{whole[: 2 * SHORT]}" + (TRUNCATED if prompt.truncated else "")
     return Fingerprint(identity[0], whole, f"{identity[1]},{messages}" if identity[1] else messages, key.id)
 
 

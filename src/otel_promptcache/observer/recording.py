@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from otel_promptcache.history import Sight, Write
 from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation, Prompt
+from otel_promptcache.providers.limits import Header
 
 
 class Recorder(Protocol):
@@ -31,8 +33,16 @@ class Recorder(Protocol):
         """The metric labels of the call, opaque to everybody else."""
         ...
 
+    def limits(self, headers: Sequence[Header], at: float) -> None:
+        """What an attempt's response says of rate limits, at POSIX seconds."""
+        ...
+
     def sent_again(self) -> None:
         """The request goes out once more."""
+        ...
+
+    def renamed(self, seen: Observation) -> None:
+        """The provider turned out to be another one."""
         ...
 
     def usage(self, seen: Observation) -> None:
@@ -48,6 +58,43 @@ class Recorder(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Trip:
+    """What is known of a request that carries no prompt, filled in as it goes."""
+
+    operation: str
+    provider: str
+    endpoint: str
+    port: int
+    model: str = ""
+    counted: int | None = None
+    """Tokens, where they were asked to be counted."""
+    batch: str = ""
+    """Id of the batch, or of the file of its results."""
+    requests: int | None = None
+    """Requests that were submitted."""
+    items: int | None = None
+    """Items whose cost was counted in this reading of the results."""
+    error_type: str = ""
+    duration: float = 0.0
+    """Seconds."""
+
+
+class ErrandRecorder(Protocol):
+    """Telemetry's side of a request that carries no prompt."""
+
+    @property
+    def own(self) -> object | None: ...
+
+    def answered(self, trip: Trip) -> None:
+        """What the answer said is known."""
+        ...
+
+    def end(self, trip: Trip) -> None:
+        """It is over."""
+        ...
+
+
 class Telemetry(Protocol):
     """Where observations go."""
 
@@ -57,6 +104,10 @@ class Telemetry(Protocol):
         ...
 
     def begin(self, seen: Observation, started_ns: int) -> Recorder: ...
+
+    def errand(self, trip: Trip, started_ns: int) -> ErrandRecorder | None:
+        """None where only prompts are looked at."""
+        ...
 
     def prompt_map(self, seen: Observation, prompt: Prompt, sight: Sight) -> None: ...
 

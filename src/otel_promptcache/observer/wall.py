@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import perf_counter
-from typing import TYPE_CHECKING, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from otel_promptcache.observer.call import Call
+    from otel_promptcache.observer import Observer
+
+
+class Walled(Protocol):
+    """What is told of a request."""
+
+    observer: Observer
+    spent: dict[str, float]
+    """Our own seconds on the caller's thread, by phase."""
+
 
 P = ParamSpec("P")
+W = TypeVar("W", bound=Walled)
 
 
-def walled(
-    where: str, phase: str
-) -> Callable[[Callable[Concatenate[Call, P], None]], Callable[Concatenate[Call, P], None]]:
-    """Contains every error of a method of ``Call`` and adds its time to the call's account."""
+def walled(where: str, phase: str) -> Callable[[Callable[Concatenate[W, P], None]], Callable[Concatenate[W, P], None]]:
+    """Contains every error of a method and adds its time to the account."""
 
-    def wrap(method: Callable[Concatenate[Call, P], None]) -> Callable[Concatenate[Call, P], None]:
-        def guarded(self: Call, /, *args: P.args, **kwargs: P.kwargs) -> None:
+    def wrap(method: Callable[Concatenate[W, P], None]) -> Callable[Concatenate[W, P], None]:
+        def guarded(self: W, /, *args: P.args, **kwargs: P.kwargs) -> None:
             begun = perf_counter()
             try:
                 method(self, *args, **kwargs)

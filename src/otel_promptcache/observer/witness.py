@@ -6,15 +6,19 @@ asked. A host that refuses the question is remembered and not asked again.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
+from collections.abc import Mapping
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from otel_promptcache.history import Sent, Sight
-from otel_promptcache.model import Diagnosis, Observation, Section
+from otel_promptcache.model import Diagnosis, Observation, Scope, Section
 from otel_promptcache.providers import native
 from otel_promptcache.semconv import OVERFLOW, PROMPT_CHANGED, Agreement, Cause, Reason, Status
 from otel_promptcache.settings import Settings
+
+log = logging.getLogger("otel_promptcache")
 
 MAX_RECORDS: Final = 10_000
 MAX_HOSTS: Final = 1_000
@@ -23,11 +27,24 @@ MAX_HOSTS: Final = 1_000
 class Question(NamedTuple):
     """What is added to a request. ``previous_id`` is empty where the request only opts in."""
 
+    asking: native.Asking
     dialect: str
     host: str
-    previous_id: str
-    header: str
+    previous_id: str = ""
+    header: str = ""
     """A value of ``anthropic-beta``, or empty."""
+    untried: bool = False
+    """Whether the host has never answered a request with the question in it: any refusal may then be for it."""
+
+    @property
+    def for_usage(self) -> bool:
+        """Whether the question is for the usage of a stream, and not for a verdict."""
+        return self.asking is native.STREAM_USAGE
+
+    @property
+    def value(self) -> str | bool | None:
+        """What the field is set to."""
+        return True if self.for_usage else self.previous_id or None
 
 
 class _Stage(IntEnum):
@@ -46,6 +63,8 @@ class Witness:
         self._stages: dict[tuple[str, str], _Stage] = {}
         self._recorded: OrderedDict[str, None] = OrderedDict()
         """Ids of responses whose requests asked."""
+        self._taken: set[tuple[str, str]] = set()
+        """Dialects and hosts that have answered a request with a question in it."""
 
     def question(self, seen: Observation, sight: Sight, settings: Settings) -> Question | None:
         """What to ask about a request; None where nothing is to be asked, or nobody is there to ask."""
@@ -64,7 +83,21 @@ class Witness:
             previous_id = ""
         if not previous_id and not asking.opts_in:
             return None
-        return Question(dialect, seen.endpoint, previous_id, asking.beta if stage is _Stage.WITH_HEADER else "")
+        header = asking.beta if stage is _Stage.WITH_HEADER else ""
+        untried = (dialect, seen.endpoint) not in self._taken
+        return Question(asking, dialect, seen.endpoint, previous_id, header, untried)
+
+    def usage_question(self, seen: Observation, body: Mapping[str, Any]) -> Question | None:
+        """How to ask a stream for its usage; None where it comes anyway, or the host has refused."""
+        dialect, host = seen.dialect, seen.endpoint
+        if not native.lacks_usage(dialect, seen.provider, body) or (dialect, host) in self._stages:
+            return None
+        return Question(native.STREAM_USAGE, dialect, host, untried=(dialect, host) not in self._taken)
+
+    def took(self, question: Question) -> None:
+        """A host answered a request with a question in it."""
+        if len(self._taken) < MAX_HOSTS:
+            self._taken.add((question.dialect, question.host))
 
     def recorded(self, response_id: str) -> None:
         """Notes a response that later ones can be compared with."""
@@ -75,8 +108,10 @@ class Witness:
     def refused(self, question: Question) -> None:
         """A host did not take a question. Where a beta header may be what it missed, it is asked once more with it."""
         if len(self._stages) < MAX_HOSTS:
-            untried = native.ASKING[question.dialect].beta and not question.header
+            untried = question.asking.beta and not question.header
             self._stages[question.dialect, question.host] = _Stage.WITH_HEADER if untried else _Stage.NOT
+            if not untried:
+                log.info("otel-promptcache: %s refuses to give its own verdict; it is not asked again", question.host)
 
 
 def _chosen(lineage: str, share: float) -> bool:
@@ -87,11 +122,16 @@ def _chosen(lineage: str, share: float) -> bool:
 def predecessor(sight: Sight) -> Sent | None:
     """The earlier request that this one should have matched, as far as that can be told before the answer is there."""
     previous = sight.previous
-    if sight.holder is not None:
-        return sight.holder
-    if previous is not None and sight.shared and sight.infos[sight.shared - 1].section is Section.MESSAGES:
-        return previous
-    return sight.relative or previous or next(iter((*sight.kin, *sight.sites)), None)
+    likeliest: list[Sent | None] = [sight.holder]
+    if sight.shared and sight.infos[sight.shared - 1].section is Section.MESSAGES:
+        likeliest.append(previous)
+    likeliest += [sight.relative, previous, *sight.kin, *sight.sites]
+    return next((one for one in likeliest if one is not None and _same_account(one.scope, sight.sent.scope)), None)
+
+
+def _same_account(one: Scope, other: Scope) -> bool:
+    """Whether a response of the one may be named to the other: ids of one account are no other's business."""
+    return (one.provider, one.endpoint, one.credential) == (other.provider, other.endpoint, other.credential)
 
 
 # --- Theirs beside ours -------------------------------------------------------------------------------------

@@ -7,11 +7,11 @@ those are observed. ``gemini`` is not yet; the emulator speaks it, and ``price``
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from otel_promptcache.model import Answer, Prompt, Segment, Usage
-from otel_promptcache.providers import anthropic, openai_chat, openai_responses
+from otel_promptcache.providers import anthropic, openai_chat, openai_completions, openai_responses
+from otel_promptcache.providers.endpoints import provider_at
 
 
 class Dialect(Protocol):
@@ -25,8 +25,18 @@ class Dialect(Protocol):
         ...
 
     @property
+    def operation(self) -> str:
+        """``gen_ai.operation.name`` of its calls."""
+        ...
+
+    @property
     def credentials(self) -> tuple[str, ...]:
         """Request headers that may say whose account it is, the likeliest first."""
+        ...
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """(header, field): request headers with a list that the body could have as this field."""
         ...
 
     def handles(self, path: str) -> bool:
@@ -54,22 +64,8 @@ class Dialect(Protocol):
         ...
 
 
-DIALECTS: Final[tuple[Dialect, ...]] = (anthropic, openai_chat, openai_responses)
+DIALECTS: Final[tuple[Dialect, ...]] = (anthropic, openai_chat, openai_responses, openai_completions)
 BY_NAME: Final[dict[str, Dialect]] = {dialect.name: dialect for dialect in DIALECTS}
-
-_HOSTS: Final[tuple[tuple[str, str], ...]] = (
-    # Values of gen_ai.provider.name by the end of the endpoint's host name.
-    ("api.anthropic.com", "anthropic"),
-    ("api.openai.com", "openai"),
-    (".openai.azure.com", "azure.ai.openai"),
-    ("api.deepseek.com", "deepseek"),
-    ("api.groq.com", "groq"),
-    ("api.x.ai", "x_ai"),
-    ("api.mistral.ai", "mistral_ai"),
-    ("openrouter.ai", "openrouter"),
-    (".amazonaws.com", "aws.bedrock"),
-    ("-aiplatform.googleapis.com", "gcp.vertex_ai"),
-)
 
 
 def dialect_for(path: str) -> Dialect | None:
@@ -81,11 +77,6 @@ def dialect_for(path: str) -> Dialect | None:
     return None
 
 
-@lru_cache(maxsize=512)
-def _provider_at(host: str) -> str | None:
-    return next((provider for suffix, provider in _HOSTS if host.endswith(suffix)), None)
-
-
-def provider_for(host: str, dialect: Dialect) -> str:
+def provider_for(host: str, dialect: Dialect, port: int = 0, private: tuple[tuple[str, str], ...] = ()) -> str:
     """``gen_ai.provider.name``: who answers at this host, else who made the dialect."""
-    return _provider_at(host) or dialect.provider
+    return provider_at(host, port, private) or dialect.provider

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from otel_promptcache.model import Breakpoint, Section, Segment
-from otel_promptcache.providers._wire import Builder, count, mapping, marker, string
+from otel_promptcache.providers._wire import MAX_MARKS, Builder, count, mapping, marker, string
 from otel_promptcache.providers.rules import DAY, HOUR, MINUTE, TTL_SECONDS, rules_for
 
 provider: Final = "openai"
 credentials: Final = ("authorization", "api-key")
+headers: Final[tuple[tuple[str, str], ...]] = ()
 
 INSTRUCTION_ROLES: Final = frozenset({"system", "developer"})
 _RETENTION: Final[dict[str, int]] = {"in_memory": 10 * MINUTE, "24h": DAY}
@@ -28,8 +29,8 @@ def parameter(built: Builder, path: str, value: object, default: object = None) 
 
 def mark(built: Builder, marks: list[Breakpoint], part: object) -> None:
     """Notes an explicit breakpoint behind the segment just added; lifetime 0 is the request's, see ``breakpoints``."""
-    found = marker(part, "prompt_cache_breakpoint")
-    if found is not None and not built.truncated:
+    found = None if built.truncated else marker(part, "prompt_cache_breakpoint")
+    if found is not None:
         marks.append(Breakpoint(len(built.segments), TTL_SECONDS.get(string(mapping(found).get("ttl")), 0), True))
 
 
@@ -54,7 +55,7 @@ def breakpoints(
     """Explicit marks, and the implicit one after ``eligible`` segments where the model places one."""
     # Of breakpoints only: the deprecated prompt_cache_retention is independent of it (types of openai 3.54).
     lifetime = TTL_SECONDS.get(string(options(body).get("ttl")), 30 * MINUTE)
-    marks = [place if place.ttl else place._replace(ttl=lifetime) for place in marks]
+    marks = [place if place.ttl else place._replace(ttl=lifetime) for place in marks[-MAX_MARKS:]]
     implied = eligible and automatic(body) and rules_for(provider, string(body.get("model"))).implicit_mark
     if implied and not any(place.length == eligible for place in marks):
         marks = [*marks, Breakpoint(eligible, lifetime, False)]

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import marshal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from otel_promptcache.model import Kind, Section, Segment, Segments, text_segment
+from otel_promptcache.model import Kind, Section, Segment, Segments, Usage, text_segment
 
 MAX_COUNT: Final = 10**12
 """No prompt has as many tokens; beyond 64 bits a metric could not be exported, nor any other beside it."""
 
 MAX_SEGMENTS: Final = 20_000
 MAX_CHARACTERS: Final = 16 * 2**20
-"""Beyond either the fingerprint covers the beginning only and says ``truncated``."""
+MAX_ITEMS: Final = 100_000
+"""Of one object or list. Beyond any of these the fingerprint covers the beginning only and says ``truncated``."""
+
+MAX_MARKS: Final = 100
+"""Breakpoints, the last of them: no provider looks at more than 80."""
 
 _RUN: Final = 8
 """Messages from which a run is kept as one."""
@@ -23,30 +26,76 @@ _RUN: Final = 8
 MARKERS: Final = frozenset({"cache_control", "prompt_cache_breakpoint"})
 """Fields that place a breakpoint: part of the request, never of the cached text."""
 
+_MOST_LOOKED_AT: Final = 500
+"""Objects and lists in which marks are looked for that are not where they are used: those of a few long messages."""
+_MARKED_PARTS: Final = ("content", "output", "messages", "input", "system", "tools")
+
 _NESTING: Final = ("content", "output")
 """Fields in which the result of a tool has parts of its own, which can be marked too."""
 
 
 def structure(value: Any) -> bytes:
-    """Bytes that are equal exactly when two wire values are; key order is significant.
+    """Bytes that are equal exactly when two wire values are; key order is significant, and so is the type of a number.
 
     Version 2 of marshal has neither back references nor interning flags, so its bytes depend on the value alone.
     """
     try:
         return marshal.dumps(value, 2)
     except ValueError:  # nested too deep, or an object that is not plain JSON
-        try:
-            return json.dumps(value, default=repr_type, ensure_ascii=True).encode()
-        except (TypeError, ValueError, RecursionError):
-            return repr_type(value).encode()
+        return b"".join(_written(value))
+
+
+def _written(value: Any) -> Iterator[bytes]:
+    """The same for what marshal does not take, piece by piece and without recursion."""
+    waiting: list[Any] = [value]
+    while waiting:
+        item = waiting.pop()
+        kind = type(item)
+        if kind is dict:
+            yield b"{%d" % len(item)
+            waiting += [part for pair in reversed(item.items()) for part in reversed(pair)]
+        elif kind is list or kind is tuple:
+            yield b"[%d" % len(item)
+            waiting += reversed(item)
+        else:
+            data = _scalar(item)
+            yield b"%s%d:" % (kind.__name__.encode("utf-8", "surrogatepass"), len(data))
+            yield data
+
+
+def _scalar(item: Any) -> bytes:
+    if isinstance(item, str):
+        return str.encode(item, "utf-8", "surrogatepass")
+    if type(item) is AsWritten:
+        return item.text.encode()
+    try:
+        return marshal.dumps(item, 2)
+    except ValueError:
+        return repr_type(item).encode()
+
+
+class AsWritten(float):
+    """A number of a JSON text that Python would write in another way: `1e0` is not `1.0` to whoever reads the bytes."""
+
+    __slots__ = ("text",)
+
+    def __new__(cls, text: str) -> Self:
+        made = super().__new__(cls, text)
+        made.text = text
+        return made
+
+    text: str
 
 
 def bulk(value: object, depth: int = 4) -> int:
-    """Characters of the strings in a value, a few levels deep: told before anything is copied or hashed."""
+    """Characters of the strings in a value, a few levels deep: told before anything is copied or hashed. Too much where
+    an object or a list has more items than are looked at."""
     if type(value) is str:
         return len(value)
     if not depth:
         return 0
+    if isinstance(value, (dict, list)) and len(value) > MAX_ITEMS:
+        return MAX_CHARACTERS + 1
     if type(value) is dict:
         return sum([bulk(item, depth - 1) for item in value.values()])
     return sum([bulk(item, depth - 1) for item in value]) if type(value) is list else 0
@@ -84,6 +133,22 @@ def marker(block: object, name: str) -> object | None:
     return mark
 
 
+def marks(body: Mapping[str, Any]) -> bool:
+    """Whether a request body marks any place. Looks at so much of it, and nothing that would be used up by looking."""
+    waiting: list[object] = [body]
+    for _ in range(_MOST_LOOKED_AT):
+        if not waiting:
+            return False
+        item = waiting.pop()
+        if isinstance(item, Mapping):
+            if any(isinstance(item.get(name), Mapping) for name in MARKERS):
+                return True
+            waiting += [item[name] for name in _MARKED_PARTS if name in item]
+        elif type(item) is list:
+            waiting += item
+    return False
+
+
 def text_of(block: object, types: frozenset[str]) -> str | None:
     """The text of a block that is nothing but text, else None. A string is such a block.
 
@@ -108,6 +173,20 @@ class Builder:
         self.characters = 0
         self.truncated = False
         self.text_only = True
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more goes in."""
+        return self.characters > MAX_CHARACTERS or len(self.segments) >= MAX_SEGMENTS
+
+    def limited(self, value: object) -> list[Any]:
+        """``as_list``, as far as it can be of any use: somebody may have sent a million of nothing."""
+        found = as_list(value)
+        room = MAX_SEGMENTS + 1 - len(self.segments)
+        if len(found) <= room:
+            return found
+        self.truncated = True
+        return found[:room]
 
     def text(self, section: Section, element: int, item: int, role: str, text: str, kind: Kind = Kind.TEXT) -> None:
         """Adds a segment that is text and nothing else. Long conversations make hundreds of these for every call."""
@@ -149,7 +228,7 @@ class Builder:
 
     def block(self, section: Section, element: int, item: int, role: str, value: object, kind: Kind) -> None:
         """Adds a segment that is any JSON value."""
-        if self.characters + bulk(value) > MAX_CHARACTERS or len(self.segments) >= MAX_SEGMENTS:
+        if self.full or self.characters + bulk(value) > MAX_CHARACTERS:
             self.characters = MAX_CHARACTERS + 1  # what follows stands behind a gap
             self.truncated = True
             return
@@ -185,9 +264,20 @@ def as_list(value: object) -> list[Any]:
 
 def count(value: object) -> int | None:
     """A token count, or None for what is no count. Providers send null, strings and floats at times."""
-    if type(value) is float and value.is_integer():
+    if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if type(value) is int and 0 <= value <= MAX_COUNT else None
+
+
+WRITE_CLASSES: Final = ((300, "ephemeral_5m_input_tokens"), (3600, "ephemeral_1h_input_tokens"))
+"""Lifetimes in seconds of what Anthropic writes, and the fields of ``cache_creation`` that count it. Gateways that
+speak the dialects of OpenAI pass them on."""
+
+
+def written_by_lifetime(split: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    """Tokens by lifetime of a ``cache_creation`` object."""
+    told = [(ttl, count(split.get(field))) for ttl, field in WRITE_CLASSES]
+    return tuple([(ttl, tokens) for ttl, tokens in told if tokens is not None])
 
 
 def mapping(value: object) -> Mapping[str, Any]:
@@ -204,3 +294,17 @@ def server_tool(value: object) -> str:
     """The type of a tool that runs at the provider, empty for the application's own."""
     kind = value.get("type") if type(value) is dict else None
     return kind if type(kind) is str and kind not in ("function", "custom") else ""
+
+
+def in_context(usage: Usage, **said: str) -> Usage:
+    """The usage with more said of what its price depends on (tier, speed, geo, processing, upstream), and each of its
+    parts with the same: only the whole call is told where and how it ran. Searches stay with the first part."""
+    whole = usage._replace(**said)  # type: ignore[arg-type]
+    if not whole.parts:
+        return whole
+    shared = {name: getattr(whole, name) for name in ("tier", "speed", "geo", "processing", "upstream")}
+    parts = [
+        part._replace(usage=part.usage._replace(**shared, web_searches=0 if number else whole.web_searches, parts=()))
+        for number, part in enumerate(whole.parts)
+    ]
+    return whole._replace(parts=tuple(parts))

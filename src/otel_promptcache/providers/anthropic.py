@@ -9,13 +9,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from otel_promptcache.model import Answer, Breakpoint, Kind, Prompt, Section, Segment, Segments, Usage
-from otel_promptcache.providers._wire import Builder, as_list, count, mapping, marker, parameter, string, text_of
-from otel_promptcache.providers.rules import HOUR, MINUTE, TTL_SECONDS
+from otel_promptcache.model import (
+    Answer,
+    Breakpoint,
+    Kind,
+    Part,
+    Prompt,
+    Section,
+    Segment,
+    Segments,
+    Usage,
+)
+from otel_promptcache.providers._wire import (
+    MAX_MARKS,
+    Builder,
+    as_list,
+    count,
+    in_context,
+    mapping,
+    marker,
+    parameter,
+    string,
+    text_of,
+    written_by_lifetime,
+)
+from otel_promptcache.providers.endpoints import provider_by
+from otel_promptcache.providers.rules import MINUTE, TTL_SECONDS
 
 name: Final = "anthropic"
 provider: Final = "anthropic"
+operation: Final = "chat"
 credentials: Final = ("x-api-key", "authorization")
+headers: Final = (("anthropic-beta", "betas"),)
 
 _TEXT: Final = frozenset({"text"})
 _KINDS: Final[dict[str, Kind]] = {
@@ -35,7 +60,6 @@ _DEFAULTS: Final[dict[str, object]] = {
     "speed": "standard",
 }
 
-_WRITE_CLASSES: Final = ((5 * MINUTE, "ephemeral_5m_input_tokens"), (HOUR, "ephemeral_1h_input_tokens"))
 _BEFORE_MESSAGES: Final = frozenset({"tool_choice", "thinking", "output_config", "output_format"})
 
 
@@ -50,23 +74,24 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
     marks: list[Breakpoint] = []
 
     def mark(block: object) -> None:
-        if (control := marker(block, "cache_control")) is not None and not built.truncated:
+        if not built.truncated and (control := marker(block, "cache_control")) is not None:
             marks.append(Breakpoint(len(built.segments), _ttl(control), True))
 
-    for index, tool in _in_cache_order(as_list(body.get("tools"))):
+    for index, tool in _in_cache_order(built.limited(body.get("tools"))):
         built.block(Section.TOOLS, index, -1, "tool", tool, Kind.TOOL)
         mark(tool)
     if "speed" in body:
         _parameter(built, "speed", body["speed"])
-    if "betas" in body:
-        _parameter(built, "betas", body["betas"])
+    betas = body.get("betas") or body.get("anthropic_beta")  # a header's values, or what stands for it on Bedrock
+    if betas:
+        _parameter(built, "betas", sorted({str(one) for one in as_list(betas)}))
     before_system = len(built.segments)
 
     system = body.get("system")
     if type(system) is str:
         built.text(Section.SYSTEM, -1, -1, "system", system)
     else:
-        for index, block in enumerate(as_list(system)):
+        for index, block in enumerate(built.limited(system)):
             _content(built, Section.SYSTEM, index, -1, "system", block)
             mark(block)
 
@@ -81,19 +106,21 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
     if previous:
         built.held(previous)
 
-    messages = as_list(body.get("messages"))
+    messages = built.limited(body.get("messages"))
     index = 0
-    while index < len(messages):
+    while index < len(messages) and not built.full:
         index = built.plain_messages(messages, index)
         if index < len(messages):
             message = mapping(messages[index])
             role = string(message.get("role"))
-            for item, block in enumerate(as_list(message.get("content"))):
+            for item, block in enumerate(built.limited(message.get("content"))):
                 _content(built, Section.MESSAGES, index, item, role, block)
                 mark(block)
             index += 1
 
+    built.truncated = built.truncated or index < len(messages)
     segments = built.segments
+    del marks[:-MAX_MARKS]
     if not built.text_only:
         _toggles(segments, marks, before_system, before_messages)
     automatic = body.get("cache_control") is not None
@@ -202,13 +229,11 @@ def usage(raw: object) -> Usage | None:
     write = count(fields.get("cache_creation_input_tokens"))
     by_ttl: tuple[tuple[int, int], ...] = ()
     if "cache_creation" in fields:
-        split = mapping(fields["cache_creation"])
-        told = [(ttl, count(split.get(field))) for ttl, field in _WRITE_CLASSES]
-        by_ttl = tuple([(ttl, tokens) for ttl, tokens in told if tokens is not None])
+        by_ttl = written_by_lifetime(mapping(fields["cache_creation"]))
     if write is None and by_ttl:
         write = sum(tokens for _, tokens in by_ttl)
     tools = mapping(fields["server_tool_use"]) if "server_tool_use" in fields else {}
-    return Usage(
+    found = Usage(
         input_total=fresh + (read or 0) + (write or 0),
         read=read,
         write=write,
@@ -222,6 +247,34 @@ def usage(raw: object) -> Usage | None:
         server_tools=sum([count(uses) or 0 for uses in tools.values()]),
         web_searches=count(tools.get("web_search_requests")) or 0,
     )
+    return _itemised(found, fields["iterations"]) if fields.get("iterations") else found
+
+
+_INSIDE: Final = frozenset({"message", "fallback_message"})
+"""Types of iterations whose tokens are in the sums of the whole call. Compaction is in none of them, and what an
+advising model used is billed at that model's price (types of anthropic 2.12; platform.claude.com, compaction)."""
+
+
+def _itemised(found: Usage, iterations: object) -> Usage:
+    """The usage with the inner requests that are billed, where they are not simply its sums."""
+    inside: list[Part] = []
+    beside: list[Part] = []
+    for entry in as_list(iterations):
+        fields = mapping(entry)
+        one = usage({name: value for name, value in fields.items() if name != "iterations"})
+        if one is not None:
+            kind = string(fields.get("type"))
+            (inside if kind in _INSIDE else beside).append(Part(string(fields.get("model")), one))
+    told = [sum(counts) for counts in zip(*(_counts(part.usage) for part in inside), strict=True)]
+    if tuple(told) != _counts(found):
+        inside = [Part("", found)]  # they do not add up: the sums are what the provider stands by
+    if not beside and len(inside) == 1 and not inside[0].model:
+        return found
+    return in_context(found._replace(parts=(*inside, *beside)))
+
+
+def _counts(one: Usage) -> tuple[int, ...]:
+    return one.input_total or 0, one.read or 0, one.write or 0, one.output or 0
 
 
 def answer(document: Mapping[str, Any]) -> Answer:
@@ -234,6 +287,7 @@ def answer(document: Mapping[str, Any]) -> Answer:
         string(document.get("model")),
         _native(document),
         finish_reasons=(stop,) if (stop := string(document.get("stop_reason"))) else (),
+        provider=provider_by(document),
     )
 
 

@@ -16,7 +16,9 @@ from otel_promptcache.providers._wire import Builder, as_list, count, mapping, s
 
 name: Final = "gemini"
 provider: Final = "gcp.gemini"
+operation: Final = "generate_content"
 credentials: Final = ("x-goog-api-key", "authorization")
+headers: Final[tuple[tuple[str, str], ...]] = ()
 
 _CAPITAL: Final = re.compile(r"(?<!^)([A-Z])")
 _KINDS: Final[tuple[tuple[str, Kind], ...]] = (
@@ -45,13 +47,13 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
     cached = string(field(body, "cachedContent"))
     if cached:  # what the server holds stands in front of all that the request brings
         built.held(cached)
-    for index, tool in enumerate(as_list(body.get("tools"))):
+    for index, tool in enumerate(built.limited(body.get("tools"))):
         built.block(Section.TOOLS, index, -1, "tool", tool, Kind.TOOL)
     tool_config = field(body, "toolConfig")
     if tool_config:
         built.parameter("toolConfig", tool_config)
     _content(built, Section.SYSTEM, 0, "system", field(body, "systemInstruction"))
-    for index, content in enumerate(as_list(body.get("contents"))):
+    for index, content in enumerate(built.limited(body.get("contents"))):
         role = string(mapping(content).get("role")) or "user"
         _content(built, Section.MESSAGES, index, role, content)
     config = mapping(field(body, "generationConfig"))
@@ -72,7 +74,7 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
 def _content(built: Builder, section: Section, element: int, role: str, content: object) -> None:
     """The parts of a content; a string, or a bare part, is a content of one part."""
     parts = mapping(content).get("parts") if isinstance(content, Mapping) and "parts" in content else content
-    for item, part in enumerate(as_list(parts)):
+    for item, part in enumerate(built.limited(parts)):
         text = _text(part)
         if text is not None:
             built.text(section, element, item, role, text)
@@ -133,6 +135,22 @@ def usage(raw: object) -> Usage | None:
     return Usage(
         input_total=total + (count(fields.get("toolUsePromptTokenCount")) or 0),
         read=count(fields.get("cachedContentTokenCount")),
+        output=None if answered is None and thoughts is None else (answered or 0) + (thoughts or 0),
+        reasoning=thoughts,
+    )
+
+
+def interaction_usage(raw: object) -> Usage | None:
+    """Token classes of an interaction's ``usage``: the same classes under other names (types of google-genai 3.4)."""
+    fields = mapping(raw)
+    total = count(fields.get("total_input_tokens"))
+    if total is None:
+        return None
+    answered = count(fields.get("total_output_tokens"))
+    thoughts = count(fields.get("total_thought_tokens"))
+    return Usage(
+        input_total=total + (count(fields.get("total_tool_use_tokens")) or 0),
+        read=count(fields.get("total_cached_tokens")),
         output=None if answered is None and thoughts is None else (answered or 0) + (thoughts or 0),
         reasoning=thoughts,
     )

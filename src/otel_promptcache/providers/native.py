@@ -1,13 +1,16 @@
-"""The providers' own cache diagnostics: how a request asks for them, and who takes the question.
+"""What a request can ask a provider for on our behalf, and who takes the question: its own cache diagnostics, and the
+usage of a stream.
 
 Anthropic: ``diagnostics.previous_message_id`` (``DiagnosticsParam`` of anthropic 2.12; the beta header
 ``cache-diagnosis-2026-04-07`` was needed while it was a beta, platform.claude.com/docs/en/build-with-claude/
 cache-diagnostics). Claude API only. OpenAI Responses: ``prompt_cache_options.comparison_response_id`` (types of
-openai 3.54), GPT-5.6 and later.
+openai 3.54), GPT-5.6 and later. Chat Completions and text completions: ``stream_options.include_usage``
+(developers.openai.com/api/reference, streaming; most that speak the dialect take it).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -27,6 +30,8 @@ class Asking(NamedTuple):
     """Whether a response can be compared with only if its own request asked, if only with null."""
     beta: str = ""
     """The value of ``anthropic-beta`` that a deployment may still want."""
+    on_platforms: bool = False
+    """Whether the platforms that host the models take the question too."""
 
 
 BETA_HEADER: Final = "anthropic-beta"
@@ -36,6 +41,11 @@ ASKING: Final[dict[str, Asking]] = {
     ),
     "openai_responses": Asking(("api.openai.com",), "prompt_cache_options", "comparison_response_id", opts_in=False),
 }
+
+STREAM_USAGE: Final = Asking((), "stream_options", "include_usage", opts_in=False, on_platforms=True)
+_STREAMS: Final = frozenset({"openai_chat", "openai_completions"})
+_USAGE_UNASKED: Final = frozenset({"mistral_ai"})
+"""Whose streams end with usage anyway (recorded streams)."""
 
 UNCHANGED: Final = "null"
 """What stands for an answer that was asked for and is null: the provider saw no difference."""
@@ -63,18 +73,34 @@ def asked(dialect: str, body: Mapping[str, Any]) -> str | None:
     return string(group[asking.field])
 
 
-def addition(dialect: str, body: Mapping[str, Any], previous_id: str) -> dict[str, Any]:
+def lacks_usage(dialect: str, provider: str, body: Mapping[str, Any]) -> bool:
+    """Whether a request is for a stream that would end without usage, and says nothing of it itself."""
+    if dialect not in _STREAMS or provider in _USAGE_UNASKED or body.get("stream") is not True:
+        return False
+    said = body.get(STREAM_USAGE.group)
+    return said is None or (isinstance(said, dict) and STREAM_USAGE.field not in said)
+
+
+def brought_by_asking(document: object) -> bool:
+    """Whether a chunk of a stream is there for nothing but the usage: all others have choices, or no usage."""
+    return isinstance(document, dict) and document.get("choices") == [] and isinstance(document.get("usage"), dict)
+
+
+def addition(asking: Asking, body: Mapping[str, Any], value: str | bool | None) -> dict[str, Any]:  # noqa: FBT001
     """What the question adds to a request's body, as the top-level field it goes into. ``body`` is left as it is."""
-    asking = ASKING[dialect]
-    return {asking.group: {**mapping(body.get(asking.group)), asking.field: previous_id or None}}
+    return {asking.group: {**mapping(body.get(asking.group)), asking.field: value}}
 
 
-def refuses(dialect: str, complaint: str, body: Mapping[str, Any]) -> bool:
-    """Whether a provider's complaint about a request (HTTP 400) is about the question that was added to ``body``."""
-    asking = ASKING[dialect]
+_AS_A_FIELD: Final = r"(?:^|[^\w\s]\s*|\b(?:argument|field|input|key|parameter|property)s? )"
+"""What stands in front of a name that a complaint is about; the same word may stand in anything that is quoted."""
+
+
+def refuses(asking: Asking, complaint: str, body: Mapping[str, Any]) -> bool:
+    """Whether a provider's complaint about a request is about the question that was added to ``body``."""
     names = [asking.field]
     if asking.beta:
         names.append(asking.beta)
-    if asking.group not in body:  # else the complaint may be about what the application put there
-        names.append(asking.group)
-    return any(name in complaint for name in names)
+    if any(name in complaint for name in names):
+        return True
+    # A group that the application has sent too may be refused for what it put there.
+    return asking.group not in body and re.search(_AS_A_FIELD + re.escape(asking.group) + r"\b", complaint) is not None

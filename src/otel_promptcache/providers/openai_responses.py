@@ -7,11 +7,14 @@ from typing import Any, Final
 
 from otel_promptcache.model import Answer, Breakpoint, Kind, Prompt, Section, Segment, Usage
 from otel_promptcache.providers import _openai
-from otel_promptcache.providers._wire import Builder, as_list, count, mapping, string, text_of
+from otel_promptcache.providers._wire import Builder, count, mapping, string, text_of
+from otel_promptcache.providers.endpoints import provider_by
 
 name: Final = "openai_responses"
 provider: Final = _openai.provider
+operation: Final = "chat"
 credentials: Final = _openai.credentials
+headers: Final = _openai.headers
 
 _TEXT: Final = frozenset({"input_text", "output_text", "text"})
 _KINDS: Final[dict[str, Kind]] = {
@@ -29,8 +32,8 @@ _EPHEMERAL: Final = frozenset({"id", "status"})
 
 
 def handles(path: str) -> bool:
-    """Whether a request path creates a response (and not ``/responses/{id}`` or ``/compact``)."""
-    return path.endswith("/responses")
+    """Whether a request path creates a response or compacts a conversation (and not ``/responses/{id}``)."""
+    return path.endswith(("/responses", "/responses/compact"))
 
 
 def prompt(body: Mapping[str, Any]) -> Prompt:
@@ -46,7 +49,7 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
     _openai.parameter(built, "tool_choice", body.get("tool_choice"), "auto")
     _openai.parameter(built, "service_tier", body.get("service_tier"), "auto")
     _openai.parameter(built, "context_management", body.get("context_management"))
-    for index, tool in enumerate(as_list(body.get("tools"))):
+    for index, tool in enumerate(built.limited(body.get("tools"))):
         built.block(Section.TOOLS, index, -1, "tool", tool, Kind.TOOL)
     instructions = body.get("instructions")
     if type(instructions) is str:
@@ -59,7 +62,7 @@ def prompt(body: Mapping[str, Any]) -> Prompt:
         built.held(previous or conversation_id)
 
     source = body.get("input")
-    items = [{"role": "user", "content": source}] if type(source) is str else as_list(source)
+    items = [{"role": "user", "content": source}] if type(source) is str else built.limited(source)
     leading = _openai.leading_instructions(items)
     eligible = len(built.segments) if type(instructions) is str and instructions else 0
     for index, item in enumerate(items):
@@ -98,7 +101,7 @@ def _item(built: Builder, marks: list[Breakpoint], index: int, item: Mapping[str
     if type(content) is str:
         built.text(section, index, -1, role, content)
     else:
-        for number, part in enumerate(as_list(content)):
+        for number, part in enumerate(built.limited(content)):
             text = text_of(_without_annotations(part), _TEXT)
             if text is not None:
                 built.text(section, index, number, role, text)
@@ -175,6 +178,7 @@ def answer(document: Mapping[str, Any]) -> Answer:
         _native(document),
         error_type,
         reasons,
+        provider_by(document),
     )
 
 

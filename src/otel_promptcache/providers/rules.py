@@ -40,6 +40,8 @@ class Rules:
     source: str
     read_on: str
     granule: int = 1
+    largest_granule: int = 0
+    """What a deployment may set its granule to, where that is a setting of the server's; 0 where it is none."""
     ttl: int = 5 * MINUTE
     ttl_certain: bool = True
     """False where the provider gives a range: an idle prefix may be gone from ``ttl`` on."""
@@ -75,6 +77,8 @@ class Rules:
     """Tokens at the end of a prompt that are computed anew even when all of it is stored."""
     slots: int = 0
     """Prompts kept at a time, one in each slot; 0 is no such limit."""
+    can_be_off: bool = False
+    """A request may turn caching off for itself (`cache_prompt: false`)."""
     lifetime_stated: bool = True
     """False where not even a lifetime is stated: whether anything is held is luck, and nobody's fault."""
 
@@ -133,6 +137,24 @@ def _gemini(models: str, minimum: int, explicit_minimum: int, *, known: bool = T
         reliable=False,
         known=known,
         explicit_minimum=explicit_minimum,
+    )
+
+
+def _automatic(provider: str, source: str, *, granule: int = 1) -> Rules:
+    """A hosted provider that reads any common prefix where it can and states neither a minimum nor a lifetime. The
+    granule is that of recorded answers."""
+    return Rules(
+        provider,
+        r"",
+        Matching.PREFIX,
+        0,
+        source,
+        "2026-11",
+        granule=granule,
+        ttl=5 * MINUTE,
+        ttl_certain=False,
+        reliable=False,
+        lifetime_stated=False,
     )
 
 
@@ -203,6 +225,9 @@ ROWS: Final[tuple[Rules, ...]] = (
         ttl=2 * HOUR,
         reliable=False,
     ),
+    _automatic("x_ai", "docs.x.ai/developers/advanced-api-usage/prompt-caching"),
+    _automatic("mistral_ai", "docs.mistral.ai/inference/conversations/advanced/prompt-caching", granule=16),
+    _automatic("zai", "recorded answers of api.z.ai"),
     # Self-hosted engines: one cache for everybody, and no lifetime but the room there is.
     Rules(
         "vllm",
@@ -212,6 +237,7 @@ ROWS: Final[tuple[Rules, ...]] = (
         "docs.vllm.ai/en/latest/design/prefix_caching",
         "2026-11",
         granule=16,
+        largest_granule=128,  # --block-size
         ttl=UNTIL_EVICTED,
         per_account=False,
         reports_writes=True,
@@ -241,6 +267,7 @@ ROWS: Final[tuple[Rules, ...]] = (
         keeps_output=True,
         recomputed=1,
         slots=4,
+        can_be_off=True,
     ),
     # Anything that speaks one of the dialects and is not known: a common prefix, soon forgotten, nothing promised.
     Rules(
@@ -259,9 +286,34 @@ ROWS: Final[tuple[Rules, ...]] = (
 )
 
 
+_PLATFORMS: Final[dict[str, str]] = {
+    # Who hosts the models of others, and whose rules hold where the model's name tells nothing: a deployment on Azure
+    # may have any name.
+    "azure.ai.openai": "openai",
+    "aws.bedrock": "",
+    "gcp.vertex_ai": "",
+    "openrouter": "",
+}
+_FAMILIES: Final = (
+    (re.compile(r"claude"), "anthropic"),
+    (re.compile(r"gemini"), "gcp.gemini"),
+    (re.compile(r"deepseek"), "deepseek"),
+    (re.compile(r"grok"), "x_ai"),
+    (re.compile(r"gpt-\d|chatgpt|codex|(^|[/.])o[134]\b"), "openai"),
+)
+
+
+def _maker(provider: str, model: str) -> str:
+    """Whose rules a provider's models follow: on a platform those of the model's maker."""
+    if provider not in _PLATFORMS:
+        return provider
+    return next((maker for name, maker in _FAMILIES if name.search(model)), _PLATFORMS[provider])
+
+
 @lru_cache(maxsize=512)
 def rules_for(provider: str, model: str) -> Rules:
     """The row for a provider (``gen_ai.provider.name``) and model name; never fails."""
+    provider = _maker(provider, model)
     for row in ROWS:
         if row.provider in ("", provider) and re.search(row.models, model):
             return row

@@ -7,13 +7,10 @@ on exactly one span a call. Metrics: counters are observable. Ledger: one log re
 from __future__ import annotations
 
 import base64
-import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakSet
 
 from opentelemetry import baggage, metrics, trace
 from opentelemetry.context import Context, get_current  # by name: our own module is called context too
@@ -21,16 +18,20 @@ from opentelemetry.context import Context, get_current  # by name: our own modul
 from otel_promptcache import attribution, semconv
 from otel_promptcache._version import __version__
 from otel_promptcache.advice import Advisor, Finding
-from otel_promptcache.fingerprint import SHORT, Chain, HashKey
+from otel_promptcache.fingerprint import SHORT, HashKey
 from otel_promptcache.history import Sight, Write
 from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation, Prompt
 from otel_promptcache.observer import witness
+from otel_promptcache.observer.recording import Trip
+from otel_promptcache.providers.limits import Measure, reads_count
 from otel_promptcache.providers.rules import TTL_NAMES
 from otel_promptcache.semconv import Metric
 from otel_promptcache.settings import Live, Settings
 from otel_promptcache.telemetry import listening
+from otel_promptcache.telemetry.book import book_of
 from otel_promptcache.telemetry.context import (
+    Known,
     Owners,
     Watcher,
     conversation_in_context,
@@ -38,15 +39,12 @@ from otel_promptcache.telemetry.context import (
     hear_no_more,
     hear_of_unsampled,
 )
-from otel_promptcache.telemetry.counters import OPERATION, Labels, book_of, label_attributes, label_names, record
-from otel_promptcache.telemetry.spans import (
-    Attributes,
-    SpanRecorder,
-    advice_attributes,
-    all_attributes,
-    change_attributes,
-    convention_attributes,
-)
+from otel_promptcache.telemetry.counters import Labels, label_attributes, label_names, record
+from otel_promptcache.telemetry.errands import ErrandSpan
+from otel_promptcache.telemetry.events import Events
+from otel_promptcache.telemetry.ledger import ledger_attributes
+from otel_promptcache.telemetry.maps import base_of, marks_of
+from otel_promptcache.telemetry.spans import Attributes, SpanRecorder, advice_attributes, change_attributes
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider
@@ -74,10 +72,13 @@ _COUNTERS: Final = (
     (semconv.M_UNPRICED, "unpriced", False),
     (semconv.M_NO_USAGE, "no_usage", False),
 )
-_SPAN_ONLY: Final = (semconv.HIT_RATIO, semconv.COST_SAVING, semconv.FINISH_REASONS, semconv.REQUEST_MAX_TOKENS)
-"""Left out of the ledger, whose records are to be small: the first two follow from other fields."""
+_GAUGES: Final = (
+    (semconv.M_LIMIT, Measure.LIMIT),
+    (semconv.M_LIMIT_LEFT, Measure.REMAINING),
+    (semconv.M_RETRY_AFTER, Measure.RETRY_AFTER),
+)
 
-_watched: Final[WeakSet[Any]] = WeakSet()
+_watched: Final = Known()
 """Tracer providers that have our watcher: a processor cannot be taken back."""
 
 
@@ -100,8 +101,7 @@ class Telemetry:
         self._key = key
         self._provider = tracer_provider
         self._meter_provider = meter_provider
-        self._logger_provider = logger_provider
-        self._logger: Any = None
+        self._events = Events(logger_provider)
         self._bound: object = None
         self.owners = Owners()
         self._advisor = Advisor()
@@ -112,7 +112,7 @@ class Telemetry:
         self.bind()
 
     def _instruments(self) -> None:
-        book, meter = self.book, self._meter
+        book, meter, limits = self.book, self._meter, self.book.limits
 
         def observed(metric: Metric, points: Callable[[], Iterable[Point]]) -> None:
             def callback(_: CallbackOptions) -> Iterable[Point]:
@@ -124,7 +124,8 @@ class Telemetry:
                     book.table.add_error("metrics")
                     return []
 
-            book.instruments.add(meter.create_observable_counter(metric.name, [callback], metric.unit, metric.meaning))
+            create = meter.create_observable_gauge if metric.kind == "gauge" else meter.create_observable_counter
+            book.instruments.add(create(metric.name, [callback], metric.unit, metric.meaning))
 
         def histogram(metric: Metric) -> Histogram:
             made = create_histogram(meter, metric)
@@ -140,6 +141,11 @@ class Telemetry:
             observed(semconv.M_ERRORS, book.table.errors)
             observed(semconv.M_LOOKUPS, book.table.lookups)
             observed(semconv.M_KEY_MISMATCH, book.table.mismatches)
+            observed(semconv.M_REFUSED, limits.refused)
+            observed(semconv.M_LIMIT_LOST, limits.lost)
+            observed(semconv.M_LIMIT_MALFORMED, limits.malformed)
+            for metric, measure in _GAUGES:
+                observed(metric, partial(limits.gauge, measure))
         self._duration = histogram(semconv.M_DURATION)
         self._first_chunk = histogram(semconv.M_FIRST_CHUNK)
         self._overhead = histogram(semconv.M_OVERHEAD)
@@ -148,11 +154,32 @@ class Telemetry:
     # --- what the observer calls ----------------------------------------------------------------------------
 
     def begin(self, seen: Observation, started_ns: int) -> SpanRecorder:
+        self._ready()
+        return SpanRecorder(self, seen, started_ns)
+
+    def errand(self, trip: Trip, started_ns: int) -> ErrandSpan:
+        self._ready()
+        return ErrandSpan(self, trip, started_ns)
+
+    def errand_ended(self, trip: Trip, where: Context) -> None:
+        """Records how long a request took that carries no prompt. It is no call: nothing else counts it."""
+        labels = {
+            semconv.OPERATION: trip.operation,
+            semconv.PROVIDER: trip.provider,
+            semconv.REQUEST_MODEL: trip.model,
+            semconv.ERROR_TYPE: trip.error_type,
+        }
+        told = {name: value for name, value in labels.items() if value}
+        self.pending.add(self._errand_took, told, trip.duration, where)
+
+    def _errand_took(self, labels: dict[str, Any], seconds: float, where: Context) -> None:
+        record(self._duration, seconds, labels, where)
+
+    def _ready(self) -> None:
         if not self._checked:
             self._checked = True
             self._first_call()
         self.bind()
-        return SpanRecorder(self, seen, started_ns)
 
     def _first_call(self) -> None:
         for prepare in self.before_first_call:
@@ -188,7 +215,7 @@ class Telemetry:
             with self.table.lock:
                 found = list(findings)
             for finding in found:
-                self._log(semconv.EVENT_ADVICE, advice_attributes(finding), Context())
+                self._events.write(semconv.EVENT_ADVICE, advice_attributes(finding), Context())
 
     # --- context: owner, route, attribution -----------------------------------------------------------------
 
@@ -235,12 +262,15 @@ class Telemetry:
 
     def _count(self, row: Labels, where: Context, seen: Observation, unpriced: bool, owned_elsewhere: bool) -> None:  # noqa: FBT001
         self.table.add(row, seen, unpriced=unpriced)
+        lost = seen.diagnosis.lost if seen.diagnosis is not None else 0
+        spares = lost and reads_count(seen.provider, seen.response_model or seen.model) is False
+        self.book.limits.counted(row, seen, lost if spares else 0)
         self._advise(self._advisor.call(row, seen))
         if seen.agreement is not None and seen.diagnosis is not None:
             ours = seen.diagnosis.reason
             self.table.add_native(row, ours.value if ours else "", witness.label(seen.native), seen.agreement.value)
         labels = label_attributes(row)
-        labels[semconv.OPERATION] = OPERATION
+        labels[semconv.OPERATION] = seen.operation
         if self.live.value.token_usage_metric and seen.usage is not None:
             for kind, tokens in (("input", seen.usage.input_total), ("output", seen.usage.output)):
                 if tokens is not None:
@@ -249,63 +279,18 @@ class Telemetry:
             labels[semconv.STATUS] = seen.diagnosis.status.value
         if seen.first_chunk is not None:
             record(self._first_chunk, seen.first_chunk, labels, where)
-        if seen.duration is not None and not owned_elsewhere:
+        if seen.duration is not None and not owned_elsewhere and not seen.batch:
             if seen.error_type:
                 labels = labels | {semconv.ERROR_TYPE: seen.error_type}
             record(self._duration, seen.duration, labels, where)
 
     # --- log records ----------------------------------------------------------------------------------------
 
-    def _log(self, name: str, attributes: Attributes, where: Context, at: float | None = None) -> None:
-        """``at`` in POSIX seconds, now where it is left out."""
-        from opentelemetry._logs import LogRecord, SeverityNumber
-
-        if self._logger is None:
-            self._logger = self._event_logger()
-        if self._logger is False:
-            return
-        self._logger.emit(
-            LogRecord(
-                timestamp=time_ns() if at is None else int(at * 1e9),
-                context=where,
-                severity_number=SeverityNumber.INFO,
-                event_name=name,
-                attributes=attributes,
-            )
-        )
-
-    def _event_logger(self) -> Any:
-        """What events are written with; False where the API is too old to know any."""
-        from opentelemetry import _logs
-
-        if "event_name" in inspect.signature(_logs.LogRecord.__init__).parameters:
-            return _logs.get_logger(semconv.SCOPE, __version__, logger_provider=self._logger_provider)
-        log.warning(
-            "otel-promptcache: OTEL_PROMPTCACHE_LEDGER and OTEL_PROMPTCACHE_PROMPT_MAP need opentelemetry-api 1.35 or "
-            "newer; they are left out"
-        )
-        return False
-
     def ledger(self, recorder: SpanRecorder, seen: Observation) -> None:
         """One record a call, whatever a sampler decided about its span."""
-        found = all_attributes(seen) | convention_attributes(seen)
-        for name in _SPAN_ONLY:
-            found.pop(name, None)
-        found |= {
-            semconv.CALL_ID: seen.call_id,
-            semconv.PROVIDER: seen.provider,
-            semconv.REQUEST_MODEL: seen.model,
-        }
-        if seen.fingerprint is not None:
-            found[semconv.PREFIX_CHAIN] = seen.fingerprint.chain
-        if seen.duration is not None:
-            found[semconv.DURATION] = seen.duration
-        if seen.usage is not None and seen.usage.available:
-            found[semconv.UNCACHED_TOKENS] = seen.usage.uncached
-            for ttl, tokens in seen.usage.write_by_ttl:
-                if tokens:
-                    found[f"{semconv.WRITE_TOKENS_BY_TTL}.{TTL_NAMES.get(ttl, ttl)}"] = tokens
-        self._log(semconv.EVENT_CALL, found, recorder.context)
+        # Stamped with the end of the call, by the clock that the call began with: its price may depend on the hour.
+        ended = None if seen.duration is None else seen.at + seen.duration
+        self._events.write(semconv.EVENT_CALL, ledger_attributes(seen), recorder.context, ended)
 
     @property
     def service_version(self) -> str:
@@ -317,12 +302,12 @@ class Telemetry:
         """One record, in the trace of the first call that had the new prefix."""
         found = change_attributes(change)
         found[semconv.KEY_ID] = self._key.id
-        self._log(semconv.EVENT_CHANGED, found, _context_of(change.new.link), change.new.at)
+        self._events.write(semconv.EVENT_CHANGED, found, _context_of(change.new.link), change.new.at)
 
     def prompt_map(self, seen: Observation, prompt: Prompt, sight: Sight) -> None:
         """The prompt as packed segments, as a delta to the request it shares most with."""
-        marks = _marks((place.length, place.ttl) for place in prompt.breakpoints)
-        base, shared = _base(self._key, sight, marks)
+        marks = marks_of((place.length, place.ttl) for place in prompt.breakpoints)
+        base, shared = base_of(self._key, sight, marks)
         packed = bytearray()
         room = MAX_MAP_BYTES * 3 // 4 // _MAP_SEGMENT
         rest = list(enumerate(sight.infos, 1))[shared:]
@@ -342,7 +327,7 @@ class Telemetry:
             found[semconv.MAP_BASE] = base.hex()
         if len(rest) > room or prompt.truncated:
             found[semconv.MAP_TRUNCATED] = True
-        self._log(semconv.EVENT_PROMPT, found, get_current())
+        self._events.write(semconv.EVENT_PROMPT, found, get_current())
 
     # --- is anybody listening? ------------------------------------------------------------------------------
 
@@ -376,20 +361,3 @@ def _context_of(link: Link | None) -> Context:
         return Context()
     ids = trace.SpanContext(link.trace_id, link.span_id, is_remote=False, trace_flags=trace.TraceFlags(1))
     return trace.set_span_in_context(trace.NonRecordingSpan(ids), Context())
-
-
-def _marks(places: Iterable[tuple[int, int]]) -> dict[int, int]:
-    """Breakpoints as a map has them: the lifetime in minutes, by the length of the prefix in front."""
-    return {length: min(255, max(1, ttl // 60)) for length, ttl in places}
-
-
-def _base(key: HashKey, sight: Sight, marks: Mapping[int, int]) -> tuple[Chain | None, int]:
-    """The chain of the earlier prompt a map is a delta to, and how many leading segments they share, with marks."""
-    previous = sight.previous
-    if previous is None:
-        return None, 0
-    before = _marks((node.length, ttl) for node, ttl in previous.breakpoints)
-    moved = [length for length in marks.keys() | before.keys() if marks.get(length) != before.get(length)]
-    shared = min(sight.shared, *(length - 1 for length in moved)) if moved else sight.shared
-    chain = previous.path().chain(key) if shared else None
-    return (chain, shared) if chain is not None else (None, 0)  # forgotten since

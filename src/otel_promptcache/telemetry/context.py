@@ -8,23 +8,28 @@ import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
-from weakref import WeakSet
+from weakref import ref
 
 from opentelemetry import context, trace
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Span, SpanKind
 
 from otel_promptcache import semconv
 
 _LLM_OPERATIONS: Final = frozenset({"chat", "text_completion", "generate_content", "responses"})
 _ENTRY_ROUTES: Final = ("http.route", "messaging.destination.name", "celery.task_name")
+NATIVE_SCOPE: Final = "com.anthropic.sdk"
+"""Scope of the spans that the anthropic SDK emits itself. It records no metrics, and no usage of raw streams."""
+_MOST_CONSUMED: Final = 8192
+"""Claimed spans that are remembered."""
 _TASK: Final = "run/"
 """How Celery's instrumentation begins the name of a task's span; the attribute it sets only when the task is over."""
 
 _entry: ContextVar[Span | Unsampled | None] = ContextVar("otel_promptcache_entry", default=None)
 _outer: ContextVar[Span | Unsampled | None] = ContextVar("otel_promptcache_outer", default=None)
 _newest: ContextVar[Span | None] = ContextVar("otel_promptcache_newest", default=None)
-_around: ContextVar[tuple[Span, Span] | None] = ContextVar("otel_promptcache_around", default=None)
-"""The newest model span, and the one it was started in."""
+_around: ContextVar[tuple[Span, Span, Span | None] | None] = ContextVar("otel_promptcache_around", default=None)
+"""The newest model span, the one it was started in, and the model span before it that no call had claimed."""
 
 
 class Unsampled(NamedTuple):
@@ -40,9 +45,10 @@ def span_attributes(span: Span) -> Any:
 
 
 def is_llm(span: Span) -> bool:
-    """Whether a span stands for one model call: a CLIENT span of such an operation, or OpenInference's LLM kind."""
+    """Whether a span stands for one model call: a CLIENT span of such an operation, or one that OpenInference or
+    traceAI calls LLM."""
     found = span_attributes(span)
-    if found.get("openinference.span.kind") == "LLM":
+    if found.get("openinference.span.kind") == "LLM" or found.get("gen_ai.span.kind") == "LLM":
         return True
     return getattr(span, "kind", None) is SpanKind.CLIENT and found.get(semconv.OPERATION) in _LLM_OPERATIONS
 
@@ -60,9 +66,9 @@ class Watcher:
             if kind is SpanKind.SERVER or kind is SpanKind.CONSUMER:
                 _outer.set(_entry.get())
                 _entry.set(span)
-            elif scope_name(span) != semconv.SCOPE and is_llm(span):
+            elif scope_name(span) != semconv.SCOPE and is_llm(span) and is_instrumentation_enabled():
+                _around.set((span, trace.get_current_span(parent_context), _newest.get()))
                 _newest.set(span)
-                _around.set((span, trace.get_current_span(parent_context)))
         except Exception:  # noqa: S110
             pass
 
@@ -140,29 +146,82 @@ def scope_name(span: Span) -> str:
     return getattr(scope, "name", "") or ""
 
 
+class Known:
+    """Objects by identity, for as long as they live: somebody's provider may have no hash."""
+
+    def __init__(self) -> None:
+        self._references: dict[int, ref[Any]] = {}
+
+    def add(self, one: object) -> None:
+        place, references = id(one), self._references
+        references[place] = ref(one, lambda _: references.pop(place, None))
+
+    def __contains__(self, one: object) -> bool:
+        found = self._references.get(id(one))
+        return found is not None and found() is one
+
+
 class Owners:
     """Finds the span that already stands for a call, each at most once."""
 
     def __init__(self) -> None:
-        self._consumed: WeakSet[Any] = WeakSet()
+        self._consumed: dict[int, None] = {}
+        """Ids, the oldest first: some SDKs hand out a wrapper here and what is in it there."""
 
     def claim(self) -> Span | None:
         """The current span, else the newest model span begun in this context, if it stands for one model call and no
         other call has claimed it; None when the call has no span yet."""
-        for span in (trace.get_current_span(), _newest.get()):
-            if span is None or span is trace.INVALID_SPAN or scope_name(span) == semconv.SCOPE:
-                continue
-            if span not in self._consumed and span.is_recording() and is_llm(span):
-                self._consumed.add(span)
+        for span in candidates():
+            place = span.get_span_context().span_id
+            if place not in self._consumed:
+                self._consumed[place] = None
+                if len(self._consumed) > _MOST_CONSUMED:
+                    for one in list(self._consumed)[: _MOST_CONSUMED // 2]:
+                        self._consumed.pop(one, None)
                 _newest.set(None)
                 return span
         return None
 
 
+def candidates() -> list[Span]:
+    """Open spans of others that may stand for a call which is made now.
+
+    Where instrumentation is suppressed, one that was begun before: what begins later may never be exported. The SDK's
+    own span does not heed it.
+    """
+    newest, current = _newest.get(), trace.get_current_span()
+    if not is_instrumentation_enabled() and (newest is not None or scope_name(current).startswith(NATIVE_SCOPE)):
+        current = trace.INVALID_SPAN
+    return [
+        span
+        for span in (current, newest)
+        if span is not None
+        and span is not trace.INVALID_SPAN
+        and scope_name(span) != semconv.SCOPE
+        and span.is_recording()
+        and is_llm(span)
+    ]
+
+
+def _same(span: Span, other: Span) -> bool:
+    return span.get_span_context() == other.get_span_context()
+
+
+def within_another(owner: Span) -> bool:
+    """Whether another model span is open around a call's: then that one's maker counts the call's tokens."""
+    newest, ids = _around.get(), owner.get_span_context()
+    if newest is None or not _same(newest[0], owner):
+        return False
+    return any(
+        span is not None and span.is_recording() and span.get_span_context().trace_id == ids.trace_id and is_llm(span)
+        for span in newest[1:]
+    )
+
+
 def conversation_in_context(owner: Span | None) -> str:
     """The conversation that a framework named: on a surrounding span, or LangGraph's thread."""
     newest = _around.get()
-    parent = newest[1] if newest is not None and newest[0] is owner else None
+    parent = newest[1] if newest is not None and owner is not None and _same(newest[0], owner) else None
     for span in (owner, parent, trace.get_current_span()):
         if span is not None and span is not trace.INVALID_SPAN:
             found = span_attributes(span).get(semconv.CONVERSATION_ID)

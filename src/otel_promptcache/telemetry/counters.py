@@ -5,20 +5,17 @@ A synchronous counter costs more for a call than the span does; adding to a row 
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary, WeakSet
 
 from opentelemetry.metrics import Histogram
 from opentelemetry.metrics import Observation as Point
 
 from otel_promptcache import semconv
-from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.model import Observation
 from otel_promptcache.semconv import OVERFLOW
 
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
 
 MAX_LABEL_VALUES: Final = 100
 COST_CLASSES: Final = ("read", "write", "uncached", "output")
-OPERATION: Final = "chat"
 
 _TAKES_CONTEXT: Final = "context" in inspect.signature(Histogram.record).parameters
 """Whether the API is new enough (1.30) to be told which span an exemplar is of."""
@@ -65,7 +61,7 @@ class Table:
     def clear(self) -> None:
         """Begins anew, with a lock that nobody holds."""
         self.lock = threading.RLock()
-        self.rows: dict[tuple[Labels, str, str, str], Row] = {}
+        self.rows: dict[tuple[Labels, str, str, str, str], Row] = {}
         self._unread: dict[tuple[Labels, str], float] = {}
         self._errors: dict[str, int] = {}
         self._lookups: dict[str, int] = {}
@@ -77,7 +73,7 @@ class Table:
         verdict, usage, cost = seen.diagnosis, seen.usage, seen.cost
         status = verdict.status.value if verdict is not None else ""
         reason = verdict.reason.value if verdict is not None and verdict.reason is not None else ""
-        key = (labels, status, reason, "text" if seen.text_only else "unknown")
+        key = (labels, status, reason, "text" if seen.text_only else "unknown", seen.operation)
         with self.lock:
             row = self.rows.get(key)
             if row is None:
@@ -91,6 +87,8 @@ class Table:
             row.read += usage.read or 0
             row.write += usage.write or 0
             row.unpriced += unpriced
+            if verdict is not None:
+                row.lost_tokens += verdict.lost
             if cost is None:
                 return
             row.priced += 1
@@ -99,9 +97,7 @@ class Table:
             row.cost_uncached += float(cost.uncached)
             row.cost_output += float(cost.output)
             row.without_cache += float(cost.without_cache)
-            if verdict is not None and verdict.lost:
-                row.lost_tokens += verdict.lost
-                row.lost_cost += float(seen.lost_usd or 0)
+            row.lost_cost += float(seen.lost_usd or 0)
 
     def add_native(self, labels: Labels, reason: str, theirs: str, agreement: str) -> None:
         """Adds a verdict of the provider's own and how it goes with ours."""
@@ -135,12 +131,12 @@ class Table:
         """One counter: the rows summed over every label it does not have."""
         sums: dict[tuple[Labels, tuple[str, ...]], float] = {}
         with self.lock:
-            for (labels, status, reason, modality), row in self.rows.items():
+            for (labels, status, reason, modality, operation), row in self.rows.items():
                 known = {
                     semconv.STATUS: status,
                     semconv.REASON: reason,
                     semconv.TOKEN_MODALITY: modality,
-                    semconv.OPERATION: OPERATION,
+                    semconv.OPERATION: operation,
                 }
                 key = (labels, tuple(known[label] for label in extra))
                 sums[key] = sums.get(key, 0) + getattr(row, name)
@@ -153,7 +149,7 @@ class Table:
         """Money by token class, for calls whose price is known."""
         sums: dict[tuple[Labels, str], float] = {}
         with self.lock:
-            for (labels, _, _, _), row in self.rows.items():
+            for (labels, *_), row in self.rows.items():
                 if row.priced:
                     for kind in COST_CLASSES:
                         sums[labels, kind] = sums.get((labels, kind), 0.0) + getattr(row, f"cost_{kind}")
@@ -277,56 +273,3 @@ class Limiter:
     def overflowing(self) -> list[str]:
         """Labels that have reached their limit."""
         return sorted(name for name, values in self._values.items() if len(values) >= MAX_LABEL_VALUES)
-
-
-# --- Everything that is counted for one meter provider ------------------------------------------------------
-
-
-class Book:
-    """The counts and the instruments they are read by. A counter must not fall: they outlive whoever counts."""
-
-    def __init__(self) -> None:
-        self.table = Table()
-        self.pending = Pending(lambda: self.table.add_error("metrics"))
-        self.limiter = Limiter()
-        self.sweep: Callable[[], None] = lambda: None
-        """Called before counters are read, so that writes that ran out since are in them."""
-        self.instruments: WeakSet[Any] = WeakSet()
-        after_fork_in_child(self._begin_anew)
-
-    def _begin_anew(self) -> None:
-        """In a forked child: what happened before the fork is exported by the parent."""
-        self.table.clear()
-        self.pending.clear()
-        self.limiter.clear()
-        for instrument in self.instruments:
-            _forget_points(instrument)
-
-
-def _forget_points(instrument: Any) -> None:
-    """Drops what the SDK remembers of an instrument. It would take our fresh counts off those before the fork (delta
-    temporality), and export the parent's histograms once more. It has no public way to say so; without this, as many
-    counts are wrong as calls were made before the fork."""
-    with contextlib.suppress(Exception):
-        real = getattr(instrument, "_real_instrument", None) or instrument
-        for storage in real._measurement_consumer._reader_storages.values():  # noqa: SLF001
-            storage._instrument_view_instrument_matches.pop(real, None)  # noqa: SLF001
-
-
-_books: Final[WeakKeyDictionary[Any, Book]] = WeakKeyDictionary()
-_global = Book()
-"""Of whatever meter provider is the global one."""
-
-
-def book_of(provider: object | None) -> Book:
-    """The book of a meter provider, None for the global one. Asked twice it is the same: an SDK takes the callbacks
-    of an instrument once, and never lets go of them."""
-    if provider is None:
-        return _global
-    try:
-        book = _books.get(provider)
-        if book is None:
-            book = _books[provider] = Book()
-    except TypeError:  # neither hashable nor weakly referenced
-        return Book()
-    return book

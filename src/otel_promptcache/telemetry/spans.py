@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context, trace
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-from otel_promptcache import semconv
+from otel_promptcache import attribution, semconv
 from otel_promptcache.advice import Finding, sentence
+from otel_promptcache.diagnosis import actor, explanation
 from otel_promptcache.journal import Change
-from otel_promptcache.model import Attribution, Link, Observation
+from otel_promptcache.model import Attribution, Diagnosis, Link, Observation
+from otel_promptcache.providers.limits import Header
 from otel_promptcache.providers.rules import TTL_NAMES
 from otel_promptcache.settings import Spans
-from otel_promptcache.telemetry.context import scope_name
-from otel_promptcache.telemetry.counters import OPERATION, label_attributes
+from otel_promptcache.telemetry.context import NATIVE_SCOPE, scope_name, within_another
+from otel_promptcache.telemetry.counters import label_attributes
 
 if TYPE_CHECKING:
     from otel_promptcache.telemetry import Telemetry
@@ -25,8 +29,9 @@ _SHORT: Final = 256
 _SIZE_OF_NUMBER: Final = 22
 _SIZE_OF_REST: Final = 8
 """Bytes of an attribute beside name and value."""
-NATIVE_SCOPE: Final = "com.anthropic.sdk"
-"""Scope of the spans that the anthropic SDK emits itself. It records no metrics, and no usage of raw streams."""
+
+COMPANION: Final = "promptcache"
+"""How the name of a span begins that stands beside somebody else's for the same call."""
 
 Attributes = dict[str, Any]
 
@@ -40,14 +45,23 @@ class SpanRecorder:
         self._started_ns = started_ns
         self._own: Span | None = None
         self._owner: Span | None = None
+        self._counted = False
+        """Whether somebody else's span, that we do not write on, says how many tokens the call had."""
         self._said: Attributes = {}
         self._linked = False
         self._parent = parent = context.get_current()
         if self._settings.spans is not Spans.NEVER:
-            if self._settings.spans is Spans.AUTO:
+            if self._settings.spans is Spans.AUTO and not seen.batch:
                 self._owner = telemetry.owners.claim()
-            if self._owner is None:
-                self._own = self._start(f"{OPERATION} {seen.model}".rstrip(), parent, _start_attributes(seen))
+                self._counted = self._owner is not None and within_another(self._owner)
+            if self._owner is None and is_instrumentation_enabled():
+                # A span that others start once the answer is there will count the tokens: ours is a companion then.
+                others = self._settings.spans is Spans.AUTO and not seen.batch
+                self._counted = others and attribution.called_by_instrumentation(3)
+                name, attributes = seen.operation, _start_attributes(seen)
+                if self._counted:
+                    name, attributes = COMPANION, {}
+                self._own = self._start(f"{name} {seen.model}".rstrip(), parent, attributes)
         self.span = self._owner or self._own
         self.context = trace.set_span_in_context(self.span, parent) if self.span is not None else parent
         self.attribution = telemetry.attribution_of(self._owner, self._settings)
@@ -70,6 +84,10 @@ class SpanRecorder:
         """The span made for this call, to be current while the request is under way."""
         return self._own
 
+    def limits(self, headers: Sequence[Header], at: float) -> None:
+        book = self._telemetry.book
+        book.pending.add(book.limits.heard, self.labels, headers, at)
+
     def sent_again(self) -> None:
         """Some SDKs have a span of their own around each time that a request is made."""
         owner = self._owner
@@ -80,6 +98,11 @@ class SpanRecorder:
             self.span = self._owner = newer
             self.context = trace.set_span_in_context(newer, self._parent)
 
+    def renamed(self, seen: Observation) -> None:
+        self.labels = self._telemetry.labels_of(seen, self.attribution, self._settings)
+        if self._own is not None:
+            self._own.set_attribute(semconv.PROVIDER, seen.provider)
+
     def usage(self, seen: Observation) -> None:
         owner = self._owner
         if owner is None:
@@ -88,7 +111,7 @@ class SpanRecorder:
             self._write(owner, seen)
         elif not self._said and self._own is None and seen.usage is not None:
             # The owner ended before the usage came: a companion carries what is ours, and no token counts twice.
-            self._own = self._start(f"promptcache {seen.model}".rstrip(), self.context, {})
+            self._own = self._start(f"{COMPANION} {seen.model}".rstrip(), self.context, {})
 
     def close(self, seen: Observation) -> None:
         if self._owner is not None:
@@ -114,7 +137,9 @@ class SpanRecorder:
         if not span.is_recording():
             return
         attributes = own_attributes(seen)
-        if self._owner is None:
+        if self._counted:
+            pass
+        elif self._owner is None:
             attributes.update(convention_attributes(seen))
         elif span is self._owner and scope_name(span).startswith(NATIVE_SCOPE):
             attributes.update(usage_attributes(seen))
@@ -133,7 +158,7 @@ class SpanRecorder:
 def _start_attributes(seen: Observation) -> Attributes:
     """What is known before the request: head samplers see these."""
     found: Attributes = {
-        semconv.OPERATION: OPERATION,
+        semconv.OPERATION: seen.operation,
         semconv.PROVIDER: seen.provider,
         semconv.REQUEST_MODEL: seen.model,
         semconv.SERVER_ADDRESS: seen.endpoint,
@@ -190,8 +215,11 @@ def own_attributes(seen: Observation) -> Attributes:
     What does not fit is left out rather than cut: half a tenant is another tenant.
     """
     found = all_attributes(seen)
-    said = seen.attribution
-    lengthy = said.keys or said.strategy or said.prompt_name or seen.native or len(said.route) > _SHORT
+    verdict, said = seen.diagnosis, seen.attribution
+    blamed = verdict is not None and verdict.reason is not None
+    if verdict is not None and blamed:
+        found = {semconv.EXPLANATION: explanation(verdict, seen.path), **found}
+    lengthy = blamed or said.keys or said.strategy or said.prompt_name or seen.native or len(said.route) > _SHORT
     if len(found) <= MAX_ATTRIBUTES and not lengthy:
         return found  # nothing else in it can be long
     kept: Attributes = {}
@@ -213,14 +241,16 @@ def all_attributes(seen: Observation) -> Attributes:
     """Everything of ours, the most telling first; what is not known is absent."""
     found: Attributes = {}
     _tell_verdict(found, seen)
+    if seen.native:
+        _tell_witness(found, seen)
     _tell_money(found, seen)
     said = seen.attribution
     if said.route:
         found[semconv.ROUTE] = said.route
     if said.keys or said.strategy or said.prompt_name:
         found |= attribution_attributes(said)
-    if seen.native:
-        _tell_witness(found, seen)
+    if seen.batch:
+        found[semconv.BATCH_ID] = seen.batch
     print_ = seen.fingerprint
     if print_ is not None:
         found[semconv.PREFIX_ID] = print_.prefix_id
@@ -229,7 +259,27 @@ def all_attributes(seen: Observation) -> Attributes:
         found[semconv.KEY_ID] = print_.key_id
     if seen.hit_depth is not None:
         found[semconv.HIT_DEPTH] = round(seen.hit_depth, 4)
+    verdict = seen.diagnosis
+    if verdict is not None and verdict.reason is not None:
+        if verdict.confidence is not None:
+            found[semconv.CONFIDENCE] = verdict.confidence.value
+        found[semconv.ACTIONABILITY] = actor(verdict)
     found[semconv.SCHEMA_VERSION] = semconv.SCHEMA
+    return found
+
+
+def evidence_attributes(verdict: Diagnosis) -> Attributes:
+    """What a verdict rests on, for the ledger: a sentence is made of it by whoever reads it."""
+    found: Attributes = {}
+    if verdict.also:
+        found[semconv.ALSO] = ",".join(verdict.also)
+    evidence = verdict.evidence
+    if evidence is not None:
+        said = [f"equal={evidence.equal}/{evidence.of}"]
+        if verdict.reason not in semconv.PROMPT_CHANGED and evidence.gap is not None and evidence.ttl is not None:
+            said += [f"gap={max(0.0, evidence.gap):.1f}", f"ttl={evidence.ttl}"]
+        said += ["truncated"] if evidence.truncated else []
+        found[semconv.EVIDENCE] = ";".join(said)
     return found
 
 
@@ -271,6 +321,8 @@ def _tell_witness(found: Attributes, seen: Observation) -> None:
 
 def _tell_money(found: Attributes, seen: Observation) -> None:
     """What the call cost; nothing where the price is not known."""
+    if seen.discount is not None:
+        found[semconv.NATIVE_DISCOUNT] = seen.discount
     cost = seen.cost
     if cost is None:
         return

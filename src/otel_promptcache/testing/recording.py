@@ -24,7 +24,9 @@ from otel_promptcache.instrumentation import hooks, patches
 from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation, Prompt, Scope, Usage
 from otel_promptcache.observer import Observer
+from otel_promptcache.observer.recording import Trip
 from otel_promptcache.providers import BY_NAME
+from otel_promptcache.providers.limits import Header
 from otel_promptcache.settings import PREFIX, Live
 from otel_promptcache.snapshot import Prefix
 from otel_promptcache.telemetry.context import conversation_in_context, entry_route
@@ -215,6 +217,9 @@ class _Ear:
             self.calls.append(call)
         return _Recorder(call)
 
+    def errand(self, trip: Trip, started_ns: int) -> None:
+        """Without a prompt there is nothing to record."""
+
     def prompt_map(self, seen: Observation, prompt: Prompt, sight: Sight) -> None: ...
 
     def trouble(self, where: str) -> None: ...
@@ -278,7 +283,11 @@ class _Recorder:
             conversation=said.conversation or conversation_in_context(None),
         )
 
+    def limits(self, headers: Sequence[Header], at: float) -> None: ...
+
     def sent_again(self) -> None: ...
+
+    def renamed(self, seen: Observation) -> None: ...
 
     def usage(self, seen: Observation) -> None: ...
 

@@ -69,6 +69,7 @@ class Reason(StrEnum):
     IMPLICIT_UNRELIABLE = "implicit_unreliable"
     UNSUPPORTED = "unsupported"
     USAGE_NOT_REPORTED = "usage_not_reported"
+    KEY_MISMATCH = "key_mismatch"
     UNKNOWN = "unknown"
 
 
@@ -92,6 +93,7 @@ _PROMPT_UNCHANGED: Final = frozenset(
         Reason.IMPLICIT_UNRELIABLE,
         Reason.UNSUPPORTED,
         Reason.USAGE_NOT_REPORTED,
+        Reason.KEY_MISMATCH,
         Reason.UNKNOWN,
     }
 )
@@ -173,15 +175,17 @@ REASON_INFO: Final[dict[Reason, ReasonInfo]] = {
     ),
     Reason.BREAKPOINT_MISSING: ReasonInfo(
         "Nothing marks the end of the shared part, and the provider does not store it by itself.",
-        "The prefix is equal to an earlier request's; neither left an entry in it, for want of a marker.",
+        "The prefix is equal to an earlier request's; neither left an entry in it, for want of a marker or because "
+        "the request turns caching off.",
         "application",
         "Mark the end of the stable part: cache_control, cachePoint, or an explicit prompt_cache_breakpoint.",
     ),
     Reason.MARKER_LOST: ReasonInfo(
-        "An earlier request of the conversation was marked; this one has no marker left.",
-        "The same prefix, marked before; no marker in the body that went out.",
+        "The application marked a breakpoint, and the request that the provider saw has it not.",
+        "The call's arguments mark a place and the body does not; or the same call site marked the same blocks before; "
+        "or a marked prompt was neither read nor written, where others were.",
         "configuration",
-        "Look for what rewrites requests on their way (a gateway, a middleware) and drops markers.",
+        "Look for what rewrites requests on their way (extra_body, a middleware, a gateway) and drops markers.",
     ),
     Reason.BREAKPOINT_MOVED: ReasonInfo(
         "The last breakpoint stands in front of the entry that an earlier request left.",
@@ -278,6 +282,12 @@ REASON_INFO: Final[dict[Reason, ReasonInfo]] = {
         "No usage object, or null, in the response.",
         "application",
         "Ask for usage: stream_options={'include_usage': True} on Chat Completions streams.",
+    ),
+    Reason.KEY_MISMATCH: ReasonInfo(
+        "The earlier request was fingerprinted under another key, and compares with none of ours.",
+        "Same conversation and model; `promptcache.key.id` differs, so that no digest of the one is in the other.",
+        "configuration",
+        "Set OTEL_PROMPTCACHE_HASH_KEY to one secret for all processes; without it each makes a key of its own.",
     ),
     Reason.UNKNOWN: ReasonInfo(
         "The prefix is unchanged as far as it can be seen, and still was not read.",
