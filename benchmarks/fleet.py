@@ -152,6 +152,7 @@ def process(number: int, url: str, turns: str, seconds: float, start: float) -> 
         sight = asking.sight(0.02)
         waited.append(time.perf_counter() - begun)
         used = usage(call, prompt)
+        local.alone = sight is None
         verdict = judged(prompt, sight or local, used)
         if sight is not None:
             local.judged_by(sight)
@@ -238,7 +239,7 @@ def run(seconds: float) -> dict[str, Any]:
         if one[3:5] != single[number][:2]
     )
     alone_false = [
-        n for n, one in found.items() if one[4] is not None and not calls[n]["lost"] and single[n][1] is None
+        n for n, one in found.items() if one[3] in ("miss", "partial") and single[n][0] not in ("miss", "partial")
     ]
     grown = after["used_memory"] - before["used_memory"]
     live = len({call["conversation"] for call in calls})

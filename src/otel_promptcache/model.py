@@ -304,6 +304,8 @@ class Evidence(NamedTuple):
     """Page of the rule, and when it was read."""
     truncated: bool = False
     """Whether the prompt was beyond our limits, and only its beginning was compared."""
+    alone: bool = False
+    """Whether others share their history with this process, and it was not told of theirs in time."""
 
 
 class Diagnosis(NamedTuple):

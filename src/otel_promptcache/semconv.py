@@ -173,7 +173,7 @@ EVIDENCE: Final = _field(
     "string",
     "What the verdict rests on, `equal=3/9;gap=310.5;ttl=300`: leading segments that equal the earlier request's, of "
     "all; where no change explains it, seconds between the two and that entries live; `;truncated` where only the "
-    "beginning of the prompt was compared.",
+    "beginning of the prompt was compared, `;alone` where the shared history did not answer in time.",
     "ledger",
 )
 # --- Ours: money --------------------------------------------------------------------------------------------

@@ -175,7 +175,29 @@ def test_nothing_listens(clients: Clients) -> None:
     with observed(hash_key="fleet", history_url="redis://127.0.0.1:1", history_wait_ms="2000") as told:
         plain(clients, OLD)
         plain(clients, OLD)
-        assert [(span.attributes or {})["promptcache.status"] for span in told.calls] == ["cold", "hit"]
+        assert [(span.attributes or {})["promptcache.status"] for span in told.calls] == ["unknown", "hit"]
+
+
+@pytest.mark.parametrize("ask", [plain, streamed])
+def test_what_is_not_told_in_time_is_not_made_up(
+    server: Running, clients: Clients, ask: Callable[[Clients, str], None]
+) -> None:
+    """Another worker may have sent the new prompt before, and the old one until now: neither is for this one to say."""
+    with worker(server, history_wait_ms="20", ledger="true") as told:
+        server.freeze()
+        ask(clients, OLD)
+        ask(clients, NEW)
+        first, second = (dict(span.attributes or {}) for span in told.calls)
+        assert (first["promptcache.status"], first.get("promptcache.reason")) == ("unknown", None)
+        assert [second[f"promptcache.{name}"] for name in ("status", "reason", "confidence")] == [
+            "miss",
+            "unknown",
+            "possible",
+        ]
+        assert "promptcache.cause" not in second
+        assert [one["promptcache.evidence"].endswith(";alone") for one in told.ledger] == [True, True]
+        assert told.ledger[1]["promptcache.also"] == "system_changed"
+        server.thaw()
 
 
 def test_a_password_and_a_user(clients: Clients) -> None:

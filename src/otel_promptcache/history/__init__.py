@@ -133,6 +133,8 @@ class Sight:
     """Requests of this scope in the minute before, counted where a provider limits them."""
     fresh: int = 0
     """Segments never seen before."""
+    alone: bool = False
+    """Whether others share their history with this process, and it has not been told of theirs."""
     leading: Node | None = None
     """The end of tools and system prompt, where there are any."""
 

@@ -445,7 +445,7 @@ class Memory:
                 last = max((node for node, _ in sent.breakpoints), key=lambda node: node.length)
                 if not held:
                     last.tokens = sent.cached
-                    if usage.read and 0 < sight.live < last.length and _plausible(sight, usage):
+                    if usage.read and 0 < sight.live < last.length and not sight.alone and _plausible(sight, usage):
                         # What was read ends exactly at the entry that matched.
                         sight.nodes.keep(sight.live).tokens = usage.read
             else:

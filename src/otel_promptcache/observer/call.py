@@ -409,6 +409,7 @@ class Call(NoItems):
         """What was known when the request was sent: to all workers, if they have said so in time, else to this one."""
         found = self._shared.sight(self.settings.history_wait_ms / 1000) if self._shared is not None else None
         if found is None:
+            local.alone = self._shared is not None
             return local
         found.sent.began, found.sent.readable = local.sent.began, local.sent.readable
         seen.lineage = local.sent.lineage = found.sent.lineage
