@@ -158,7 +158,7 @@ def process(number: int, url: str, turns: str, seconds: float, start: float) -> 
             local.judged_by(sight)
         memory.ended(local, used, "", None)
         ended = time.time()
-        asking.ended(ended, local.sent, used, "")
+        asking.ended(ended, local.sent, used, "", None)
         sharing._worker.submit(lambda: told.set(call["conversation"], call["turn"] + 1))
         found[call["number"]] = [sent, began, ended, *verdict, sight is not None]
 

@@ -15,6 +15,7 @@ from servers.valkey import Running, valkey
 
 from otel_promptcache import diagnosis, providers
 from otel_promptcache.fingerprint import HashKey
+from otel_promptcache.history import Write
 from otel_promptcache.history.memory import Memory
 from otel_promptcache.history.records import SCHEMA
 from otel_promptcache.history.redis import Server
@@ -201,6 +202,60 @@ def test_a_request_still_on_its_way_elsewhere(shared_server: Running) -> None:
     one, other = Worker(shared_server.url), Worker(shared_server.url)
     one.send("anthropic", body(SYSTEM, QUESTION), 100.0)
     assert call(other, body(SYSTEM, QUESTION), wrote(2000), 101.0).reason is Reason.CONCURRENT_WRITE
+
+
+# --- What was paid for, and read by another worker ------------------------------------------------------------
+
+
+def paid(worker: Worker, request: dict[str, Any], at: float, usage: Usage | None = None) -> Write:
+    """What a worker paid to write."""
+    write = Write(300, at + 300, 0.01, ("row",))
+    sent = worker.send("anthropic", request, at)
+    worker.begin(sent, at + 0.5)
+    worker.end(sent, usage or wrote(2000), at + 1, write=write)
+    return write
+
+
+def test_a_write_that_another_worker_reads_is_no_waste(shared_server: Running) -> None:
+    one, other = Worker(shared_server.url), Worker(shared_server.url)
+    write = paid(one, body(SYSTEM, QUESTION), 100.0)
+    assert one.fleet.were_read([write]) == [False]
+    call(other, body(SYSTEM, QUESTION, ANSWER, QUESTION), read(2600, 2000), 200.0)
+    assert one.fleet.were_read([write]) == [True]
+
+
+def test_a_system_prompt_that_another_conversation_reads_elsewhere(shared_server: Running) -> None:
+    one, other = Worker(shared_server.url), Worker(shared_server.url)
+    write = paid(one, body(SYSTEM, QUESTION), 100.0)
+    call(other, body(SYSTEM, ANSWER), read(2600, 1600), 200.0)
+    assert one.fleet.were_read([write]) == [True]
+
+
+def test_a_read_of_an_earlier_entry_is_none_of_a_later_one(shared_server: Running) -> None:
+    """The same prefix, written again when it had run out: that the first was read does not pay for the second."""
+    one, other = Worker(shared_server.url), Worker(shared_server.url)
+    first = paid(one, body(SYSTEM, QUESTION), 100.0)
+    call(other, body(SYSTEM, QUESTION), read(2000, 2000), 200.0)
+    second = paid(one, body(SYSTEM, QUESTION), 1000.0)
+    assert one.fleet.were_read([first, second]) == [True, False]
+    call(other, body(SYSTEM, QUESTION), read(2000, 2000), 1100.0)
+    assert one.fleet.were_read([second]) == [True]
+
+
+def test_what_the_second_turn_wrote_is_not_read_by_reading_the_first(shared_server: Running) -> None:
+    one, other = Worker(shared_server.url), Worker(shared_server.url)
+    paid(one, body(SYSTEM, QUESTION), 100.0)
+    turn = paid(one, body(SYSTEM, QUESTION, ANSWER, QUESTION), 110.0, read(2600, 2000))
+    call(other, body(SYSTEM, QUESTION, ANSWER, ANSWER), read(2600, 2000), 120.0)
+    assert one.fleet.were_read([turn]) == [False]
+
+
+def test_a_read_under_the_key_that_comes_next(shared_server: Running) -> None:
+    old, new = HashKey("old"), HashKey("new")
+    one, other = Worker(shared_server.url, (old,)), Worker(shared_server.url, (new, old))
+    write = paid(one, body(SYSTEM, QUESTION), 100.0)
+    call(other, body(SYSTEM, QUESTION), read(2000, 2000), 200.0)
+    assert one.fleet.were_read([write]) == [True]
 
 
 # --- Tenants and keys -----------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from otel_promptcache import diagnosis
 from otel_promptcache.fingerprint import HashKey
-from otel_promptcache.history import Sight
+from otel_promptcache.history import Sight, Write
 from otel_promptcache.history.fleet import Caller, Fleet, Shared
 from otel_promptcache.history.memory import Memory
 from otel_promptcache.history.redis import Server
@@ -72,9 +72,11 @@ class Worker:
         self.memory.begun(sent.local, now)
         self.fleet.begun(sent.shared, now)
 
-    def end(self, sent: Sent, usage: Usage | None, now: float, response_id: str = "") -> Diagnosis:
+    def end(
+        self, sent: Sent, usage: Usage | None, now: float, response_id: str = "", write: Write | None = None
+    ) -> Diagnosis:
         verdict = diagnosis.diagnose(sent.prompt, sent.sight, usage, rules_for(sent.scope.provider, sent.scope.model))
         sent.local.judged_by(sent.sight)
-        self.memory.ended(sent.local, usage, response_id, None)
-        self.fleet.ended(sent.shared, now, sent.local.sent, usage, response_id)
+        self.memory.ended(sent.local, usage, response_id, write)
+        self.fleet.ended(sent.shared, now, sent.local.sent, usage, response_id, write)
         return verdict

@@ -22,6 +22,7 @@ from otel_promptcache.semconv import Lookup
 
 pytestmark = pytest.mark.server
 
+UNREAD = "promptcache.write.unread.cost"
 LOOKUPS, MISMATCH, ERRORS = "promptcache.history.lookups", "promptcache.key.mismatch", "promptcache.internal.errors"
 OLD, NEW = text(3000) + "\nIt is 09:41.", text(3000) + "\nIt is 09:42."
 
@@ -309,6 +310,44 @@ def test_processes_of_their_own(server: Running, emulated: Emulator) -> None:
     emulated.reset()
     assert run(emulated, server, [[OLD, ["hello"]]]) == [("cold", None)]
     assert run(emulated, server, [[NEW, ["hello"]], [NEW, ["hello"]]]) == [("miss", "system_changed"), ("hit", None)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("elsewhere", [True, False], ids=["read elsewhere", "read by nobody"])
+def test_a_write_is_unread_when_no_worker_has_read_it(
+    server: Running, clients: Clients, emulated: Emulator, elsewhere: bool
+) -> None:
+    with worker(server) as told:
+        plain(clients, OLD)
+        assert told.observer.sharing is not None
+        told.observer.sharing.flush()
+        if elsewhere:
+            assert run(emulated, server, [[OLD, ["hello"]]]) == [("hit", None)]
+        told.observer.clock = lambda: time.time() + 365.0
+        told.total(UNREAD)
+        told.observer.sharing.flush()
+        assert (told.total(UNREAD) > 0) is not elsewhere
+
+
+def test_a_write_is_not_called_a_waste_while_nobody_can_say(server: Running, clients: Clients) -> None:
+    """Asked again when the server is back."""
+    with worker(server) as told:
+        plain(clients, OLD)
+        sharing = told.observer.sharing
+        assert sharing is not None
+        sharing.flush()
+        server.freeze()
+        told.observer.clock = lambda: time.time() + 365.0
+        told.total(UNREAD)
+        sharing.flush()
+        assert told.total(UNREAD) == 0
+        server.thaw()
+
+        def counted() -> bool:
+            sharing.flush()
+            return told.total(UNREAD) > 0
+
+        assert _until(counted)
 
 
 @pytest.mark.slow

@@ -29,6 +29,10 @@ class Write:
     read: bool = False
     implied: bool = False
     """Whether the provider placed it by itself."""
+    marks: tuple[str, ...] = ()
+    """Where the shared history says that another worker has read it; none where it was not told of the write."""
+    since: float = 0.0
+    """When it was sent, by the clock of the shared history."""
 
 
 @dataclass(slots=True)

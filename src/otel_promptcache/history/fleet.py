@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from otel_promptcache import fingerprint
 from otel_promptcache.fingerprint import HashKey, pack
 from otel_promptcache.fingerprint.detail import Hashed
-from otel_promptcache.history import Info, Sent, Sight
+from otel_promptcache.history import Info, Sent, Sight, Write
 from otel_promptcache.history.memory import Memory
 from otel_promptcache.history.rebuilt import Details, Seen, rebuilt
 from otel_promptcache.history.records import SCHEMA, Record
@@ -24,11 +24,13 @@ from otel_promptcache.history.sharing import (
     Realm,
     asked,
     chosen,
+    kept_for,
     lifetime,
     mine,
     outgrown,
     rate,
     rated,
+    read_mark,
     reads,
     record,
     seen,
@@ -43,6 +45,10 @@ MAX_DETAILS: Final = 8192
 MAX_DETAIL: Final = 2**18
 """Bytes of line hashes of one segment that are shared."""
 MAX_REALMS: Final = 1024
+MAX_READ: Final = 3
+"""Longest entries of which one call says that they were read, beside the shortest: those in between were told of by the
+requests before it."""
+_ASKED_AT_ONCE: Final = 500
 
 
 class Server(Protocol):
@@ -67,10 +73,12 @@ class Caller(NamedTuple):
 class Shared:
     """One call's place in the shared history."""
 
-    __slots__ = ("memory", "mine", "prompt", "record", "sight")
+    __slots__ = ("memory", "mine", "mines", "prompt", "record", "sight")
 
-    def __init__(self, own: Mine, prompt: Prompt, said: Record) -> None:
-        self.mine = own
+    def __init__(self, mines: Sequence[Mine], prompt: Prompt, said: Record) -> None:
+        self.mine = mines[0]
+        self.mines = mines
+        """The request under each key that is read."""
         self.prompt = prompt
         self.record = said
         self.memory: Memory | None = None
@@ -113,7 +121,7 @@ class Fleet:
         own, sent = mines[0], sight.sent
         at = sent.at + self._server.ahead
         said = record(own, prompt, secrets.token_hex(6), at, sent.lineage, sent.link)
-        shared = Shared(own, prompt, said)
+        shared = Shared(mines, prompt, said)
         asks = [reads(one, prompt) for one in mines]
         counted = rate(own, at)
         left = writes(own, prompt, said) + self._details_of(own, prompt, at, lifetime(said))
@@ -150,8 +158,11 @@ class Fleet:
         shared.record = shared.record._replace(began=at + self._server.ahead)
         self._run(writes(shared.mine, shared.prompt, shared.record))
 
-    def ended(self, shared: Shared, at: float, sent: Sent, usage: Usage | None, response_id: str) -> None:
-        """The response is over, with these token counts; None where the request failed."""
+    def ended(
+        self, shared: Shared, at: float, sent: Sent, usage: Usage | None, response_id: str, write: Write | None = None
+    ) -> None:
+        """The response is over, with these token counts; None where the request failed. ``write``: what it paid for; it
+        is told where others say that they have read it."""
         now = at + self._server.ahead
         said = shared.record
         usage = usage or Usage()
@@ -189,7 +200,40 @@ class Fleet:
         if sight is not None and sight.previous is not None and sight.previous.path() and not shared.record.failed:
             before = len(sight.previous.path())
             commands += outgrown(shared.mine, before) if before == sight.shared else []
+        if usage.read:
+            commands += self._read(shared)
         self._run(commands)
+        if write is not None:
+            new = [length for length, _, _ in said.marks if length > live]
+            write.marks, write.since = tuple(read_mark(shared.mine, length) for length in new), said.at
+
+    @staticmethod
+    def _read(shared: Shared) -> list[Command]:
+        """Says of the entries that a request has read that somebody did: whoever paid for them asks before he calls it
+        a waste."""
+        sight = shared.sight
+        if sight is None:
+            return []
+        reach = max(sight.live, sight.pending, sight.expired, sight.beyond)
+        entries = {node.length: node.entry for node in sight.nodes.nodes(reach) if node.entry and node.entry.read}
+        lengths = sorted(entries)
+        told = {*lengths[:1], *lengths[-MAX_READ:]}
+        at = f"{shared.record.at:.3f}"
+        return [
+            ("SET", read_mark(own, length), at, "EX", kept_for(entries[length].ttl))
+            for own in shared.mines
+            for length in sorted(told)
+        ]
+
+    def were_read(self, writes: Sequence[Write]) -> list[bool]:
+        """Of each write, whether any worker has read what was written. Raises what the server's library raises."""
+        names = [name for write in writes for name in write.marks]
+        read: dict[str, float] = {}
+        for start in range(0, len(names), _ASKED_AT_ONCE):
+            some = names[start : start + _ASKED_AT_ONCE]
+            replies = self._run([("GET", name) for name in some])
+            read.update((name, _moment(reply)) for name, reply in zip(some, replies, strict=True) if reply is not None)
+        return [any(read.get(name, 0.0) > write.since for name in write.marks) for write in writes]
 
     def _run(self, commands: Sequence[Command]) -> list[Any]:
         replies = self._server.run(commands)
@@ -267,3 +311,11 @@ class Fleet:
             if sent is not None:
                 found.update((id(info), info) for info in sent.path().infos())
         return {realm.digest(info.digest): info for info in found.values() if info.digest is not None}
+
+
+def _moment(reply: Any) -> float:
+    """When an entry was read; the end of time where that cannot be told: it is then not called unread."""
+    try:
+        return float(reply)
+    except (TypeError, ValueError):
+        return float("inf")

@@ -7,7 +7,7 @@ Every command names one key, so a cluster needs no key to lie beside another. A 
 * ``c`` its conversation, where the application names it, else ``m`` a few of its messages; with its segments;
 * ``i`` the id of its response, and ``s`` its route, one for each version of what stands in front of the messages.
 
-``d`` holds the line hashes of a segment, and ``n`` counts requests a minute.
+``d`` holds the line hashes of a segment, ``u`` says of an entry that it was read, and ``n`` counts requests a minute.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ KINDS: Final = {
     "s": "a route: the newest request for each of 4 versions of tools and system prompt, with these segments",
     "d": "a segment of tools or system prompt (with OTEL_PROMPTCACHE_HISTORY_LINES also of messages): keyed hashes of "
     "its lines",
+    "u": "an entry of a provider's cache: when the newest request that has read it was sent",
     "n": "requests of one account, model and cache key in one minute",
 }
 """What stands under a key, by the letter in it; the documentation is made from it."""
@@ -311,9 +312,14 @@ def _names(own: Mine) -> tuple[str, ...]:
 # --- Leaving --------------------------------------------------------------------------------------------------
 
 
+def kept_for(ttl: int) -> int:
+    """Seconds that something is kept which is about an entry that lives so long."""
+    return max(KEEP, 2 * ttl)
+
+
 def lifetime(said: Record) -> int:
     """Seconds that a record is kept."""
-    return max(KEEP, 2 * max([ttl for _, ttl, _ in said.marks] + [said.retention or 0]))
+    return kept_for(max([ttl for _, ttl, _ in said.marks] + [said.retention or 0]))
 
 
 def writes(own: Mine, prompt: Prompt, said: Record) -> list[Command]:
@@ -347,6 +353,11 @@ def writes(own: Mine, prompt: Prompt, said: Record) -> list[Command]:
     version = _text(own.chains[own.leading])
     found += [("HSET", _site(own), version, leading), ("EXPIRE", _site(own), seconds)]
     return found
+
+
+def read_mark(own: Mine, length: int) -> str:
+    """The key that says that the entry at the end of so many segments has been read."""
+    return own.realm.name("u", own.chains[length])
 
 
 def outgrown(own: Mine, length: int) -> list[Command]:

@@ -100,6 +100,7 @@ def stop() -> None:
     if runtime is not None:
         hooks.set_observer(None)
         ignore_collections()
+        runtime.observer.sweep()
         runtime.observer.worker.stop()
         if runtime.observer.sharing is not None:
             runtime.observer.sharing.stop()

@@ -185,8 +185,11 @@ class Observer:
     def sweep(self) -> None:
         """Reports writes that ran out unread. Called when metrics are collected."""
         try:
-            unread = self.history.expired_writes(self.clock())
-            if unread:
+            now = self.clock()
+            unread = self.history.expired_writes(now)
+            if self.sharing is not None:
+                self.sharing.settle(unread, now, self.telemetry.unread)
+            elif unread:
                 self.telemetry.unread(unread)
         except Exception as error:
             self.trouble("history", error)

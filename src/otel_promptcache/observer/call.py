@@ -451,7 +451,7 @@ class Call(NoItems):
             self.observer.witness.recorded(seen.response_id)
         self.observer.history.ended(sight, usage, seen.response_id, write)
         if self._shared is not None:
-            self._shared.ended(self.observer.clock(), sight.sent, usage, seen.response_id)
+            self._shared.ended(self.observer.clock(), sight.sent, usage, seen.response_id, write)
         if self.settings.journal and self._prompt is not None:
             link = self._recorder.link if self._recorder is not None else None
             tell_journal(self.observer, seen, self._prompt, link)

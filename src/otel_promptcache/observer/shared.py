@@ -13,12 +13,14 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Final, Protocol
 
+from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache._version import __version__
 from otel_promptcache.fingerprint import HashKey
-from otel_promptcache.history import History, Sent, Sight
+from otel_promptcache.history import History, Sent, Sight, Write
 from otel_promptcache.history.fleet import Caller, Fleet, Shared
 from otel_promptcache.history.records import SCHEMA
 from otel_promptcache.history.redis import Server
+from otel_promptcache.history.sharing import kept_for
 from otel_promptcache.model import Prompt, Usage
 from otel_promptcache.semconv import Lookup
 from otel_promptcache.worker import Worker
@@ -33,6 +35,11 @@ PAUSES: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds until it is tried again, with one call; the last holds from then on."""
 ENROL_SECONDS: Final = 60.0
 MAX_SAID: Final = 100
+MAX_UNSURE: Final = 10_000
+"""Writes that ran out and may have been read by others, at most."""
+TOLD_WITHIN: Final = 60.0
+"""Seconds after the end of an entry in which a worker may still tell that it was read: it does when its response is
+over."""
 
 
 class Counted(Protocol):
@@ -94,8 +101,16 @@ class Sharing:
         self._counted = counted
         self._circuit = Circuit()
         self._worker = Worker(lambda error: trouble("shared", error))
+        self._unsure: list[Write] = []
+        """What ran out unread here, the concern of our thread alone."""
+        self._due = float("inf")
+        after_fork_in_child(self._after_fork)
         self._enrolled = 0.0
         self._said: set[str] = set()
+
+    def _after_fork(self) -> None:
+        # What was paid for belongs to the parent.
+        self._unsure, self._due = [], float("inf")
 
     @property
     def keys(self) -> int:
@@ -136,11 +151,32 @@ class Sharing:
         """The response of a stream has begun."""
         self._worker.submit(lambda: self._tell(asking, lambda shared: self._fleet.begun(shared, at)), JOBS)
 
-    def ended(self, asking: Asking, at: float, sent: Sent, usage: Usage | None, response_id: str) -> None:
+    def ended(
+        self, asking: Asking, at: float, sent: Sent, usage: Usage | None, response_id: str, write: Write | None
+    ) -> None:
         """The response is over."""
+        ended = self._fleet.ended
         self._worker.submit(
-            lambda: self._tell(asking, lambda shared: self._fleet.ended(shared, at, sent, usage, response_id)), JOBS
+            lambda: self._tell(asking, lambda shared: ended(shared, at, sent, usage, response_id, write)), JOBS
         )
+
+    def settle(self, expired: Sequence[Write], now: float, unread: Callable[[list[Write]], None]) -> None:
+        """Takes writes that ran out unread here, and tells ``unread`` of those that no other worker has read either.
+        Does not wait. What the shared history was not told of is not called a waste."""
+        if expired or self._due <= now:
+            self._worker.submit(lambda: self._settle(expired, now, unread), JOBS)
+
+    def _settle(self, expired: Sequence[Write], now: float, unread: Callable[[list[Write]], None]) -> None:
+        known = [*self._unsure, *(write for write in expired if write.marks)][-MAX_UNSURE:]
+        due = [write for write in known if write.expires + TOLD_WITHIN <= now]
+        self._unsure = [write for write in known if write.expires + TOLD_WITHIN > now]
+        read = self._attempt(lambda: self._fleet.were_read(due)) if due else []
+        if read is None:
+            # Asked again, for as long as what was said of it must be there.
+            self._unsure += [write for write in due if now < write.expires - write.ttl + kept_for(write.ttl)]
+        elif due:
+            unread([write for write, was in zip(due, read, strict=True) if not was])
+        self._due = min((write.expires + TOLD_WITHIN for write in self._unsure), default=float("inf"))
 
     def _tell(self, asking: Asking, tell: Callable[[Shared], None]) -> None:
         shared = asking.shared
@@ -257,5 +293,5 @@ class Asking:
     def begun(self, at: float) -> None:
         self._sharing.begun(self, at)
 
-    def ended(self, at: float, sent: Sent, usage: Usage | None, response_id: str) -> None:
-        self._sharing.ended(self, at, sent, usage, response_id)
+    def ended(self, at: float, sent: Sent, usage: Usage | None, response_id: str, write: Write | None) -> None:
+        self._sharing.ended(self, at, sent, usage, response_id, write)
