@@ -21,7 +21,6 @@ KEY = HashKey("fleet")
 class Untimed(Server):
     """A server whose clock is the test's."""
 
-    @property
     def ahead(self) -> float:
         return 0.0
 
@@ -43,9 +42,17 @@ class Sent(NamedTuple):
 class Worker:
     """One process' history and its side of the shared one."""
 
-    def __init__(self, url: str, keys: Sequence[HashKey] = (KEY,), *, lines: bool = False, tenant: str = "") -> None:
+    def __init__(
+        self,
+        url: str,
+        keys: Sequence[HashKey] = (KEY,),
+        *,
+        lines: bool = False,
+        tenant: str = "",
+        server: Server | None = None,
+    ) -> None:
         self.memory = Memory(keys[0], 100_000)
-        self.fleet = Fleet(Untimed(url, timeout=5.0), keys, lines=lines)
+        self.fleet = Fleet(server or Untimed(url, timeout=5.0), keys, lines=lines)
         self.keys = keys
         self.tenant = tenant
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from time import perf_counter, time
+from time import perf_counter
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -53,7 +53,7 @@ def _findings(settings: Settings, timeout: float) -> Iterator[Finding]:
     where = _where(settings.history_url)
     try:
         yield _answer(server, where, settings)
-        yield from _roster(server.roster(), keys)
+        yield from _roster(server.roster(), keys, server.now)
     except ImportError:
         yield problem("redis", "the library is not installed", "pip install 'otel-promptcache[redis]'")
     except Exception as error:
@@ -87,17 +87,17 @@ def _answer(server: Server, where: str, settings: Settings) -> Finding:
             f"{where} answers in {took:.1f} ms, calls wait {wait:g} ms",
             f"{PREFIX}HISTORY_WAIT_MS, or a nearer one",
         )
-    if abs(server.ahead) > _CLOCKS:
+    if abs(server.ahead()) > _CLOCKS:
         return note(
             "server",
-            f"{where} answers in {took:.1f} ms; its clock is {server.ahead:+.1f} s from this machine's",
+            f"{where} answers in {took:.1f} ms; its clock is {server.ahead():+.1f} s from this machine's",
             "times are taken from the server's clock: nothing need be done for the history",
         )
     return ok("server", f"{where} answers in {took:.1f} ms")
 
 
-def _roster(said: Sequence[tuple[str, float]], keys: Sequence[str]) -> Iterator[Finding]:
-    oldest = time() - ROSTER_SECONDS - 60
+def _roster(said: Sequence[tuple[str, float]], keys: Sequence[str], now: float) -> Iterator[Finding]:
+    oldest = now - ROSTER_SECONDS - 60
     members = [member for name, at in said if at > oldest and (member := Member.of(name)) is not None]
     if not members:
         yield note("workers", "none has said anything in the last hour", "they do with their first call")

@@ -54,7 +54,8 @@ _ASKED_AT_ONCE: Final = 500
 class Server(Protocol):
     """What is needed of ``redis.Server``."""
 
-    @property
+    troubles: Counter[str]
+
     def ahead(self) -> float: ...
 
     def run(self, commands: Sequence[Command]) -> list[Any]: ...
@@ -73,9 +74,10 @@ class Caller(NamedTuple):
 class Shared:
     """One call's place in the shared history."""
 
-    __slots__ = ("memory", "mine", "mines", "prompt", "record", "sight")
+    __slots__ = ("_ahead", "memory", "mine", "mines", "prompt", "record", "sight")
 
-    def __init__(self, mines: Sequence[Mine], prompt: Prompt, said: Record) -> None:
+    def __init__(self, mines: Sequence[Mine], prompt: Prompt, said: Record, ahead: float) -> None:
+        self._ahead = ahead
         self.mine = mines[0]
         self.mines = mines
         """The request under each key that is read."""
@@ -84,6 +86,11 @@ class Shared:
         self.memory: Memory | None = None
         self.sight: Sight | None = None
         """What was known when it was sent; None when the server did not say."""
+
+    def at(self, moment: float) -> float:
+        """A moment of this call by the server's clock: ahead of ours as it was when the request was sent, and never
+        before that, for clocks are set."""
+        return max(moment + self._ahead, self.record.at)
 
 
 class Fleet:
@@ -119,9 +126,10 @@ class Fleet:
             for at, (realm, credential) in enumerate(zip(realms, caller.credentials, strict=True))
         ]
         own, sent = mines[0], sight.sent
-        at = sent.at + self._server.ahead
+        ahead = self._server.ahead()
+        at = sent.at + ahead
         said = record(own, prompt, secrets.token_hex(6), at, sent.lineage, sent.link)
-        shared = Shared(mines, prompt, said)
+        shared = Shared(mines, prompt, said, ahead)
         asks = [reads(one, prompt) for one in mines]
         counted = rate(own, at)
         left = writes(own, prompt, said) + self._details_of(own, prompt, at, lifetime(said))
@@ -155,7 +163,7 @@ class Fleet:
 
     def begun(self, shared: Shared, at: float) -> None:
         """The response has begun: others may read what the request wrote."""
-        shared.record = shared.record._replace(began=at + self._server.ahead)
+        shared.record = shared.record._replace(began=shared.at(at))
         self._run(writes(shared.mine, shared.prompt, shared.record))
 
     def ended(
@@ -163,7 +171,6 @@ class Fleet:
     ) -> None:
         """The response is over, with these token counts; None where the request failed. ``write``: what it paid for; it
         is told where others say that they have read it."""
-        now = at + self._server.ahead
         said = shared.record
         usage = usage or Usage()
         used: tuple[float | None, ...] = ()
@@ -180,8 +187,8 @@ class Fleet:
             tokens = tuple(place.tokens if place else 0 for place in places)
         began = sent.began if sent.began is not None else at if sent.readable else None
         shared.record = said._replace(
-            began=None if began is None else began + self._server.ahead,
-            ended=now,
+            began=None if began is None else shared.at(began),
+            ended=shared.at(at),
             failed=not usage.available,
             total=usage.input_total,
             read=usage.read,
@@ -240,6 +247,8 @@ class Fleet:
         for reply in replies:
             if isinstance(reply, Exception):
                 self.troubles[type(reply).__name__] += 1
+        self.troubles.update(self._server.troubles)
+        self._server.troubles.clear()
         return replies
 
     # --- What stands in the lines of tools and system prompt ------------------------------------------------

@@ -5,12 +5,15 @@ The library ``redis`` (extra ``redis``) is imported when the first connection is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from time import perf_counter, time
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from otel_promptcache._fork import after_fork_in_child
+from otel_promptcache.history.clock import Offset
 from otel_promptcache.history.sharing import NAMESPACE, Command
 
 TIMEOUT: Final = 0.25
@@ -41,8 +44,6 @@ ACL: Final = (
     "+client|setinfo",
 )
 """What a user of the server must be allowed, as ``ACL SETUSER`` takes it."""
-_OFFSET_SECONDS: Final = 600.0
-"""How long the best measurement of the server's clock holds."""
 _SCANNED: Final = 1000
 _MEMBERS: Final = 10_000
 
@@ -50,16 +51,17 @@ _MEMBERS: Final = 10_000
 class Server:
     """One server, or one cluster. For one thread at a time."""
 
-    def __init__(self, url: str, timeout: float = TIMEOUT) -> None:
+    def __init__(self, url: str, timeout: float = TIMEOUT, clock: Callable[[], float] = time) -> None:
         """``url``: ``redis://``, ``rediss://`` or ``unix://``, with user and password in it; ``?cluster=true`` for a
-        cluster."""
+        cluster. ``clock``: this machine's, in POSIX seconds."""
         self._url, self._clustered = _without_cluster(url)
         self._timeout = timeout
         self._client: Any = None
         self._orphan: Any = None
-        self._offset = 0.0
-        self._best = float("inf")
-        self._measured = float("-inf")
+        self._clock = clock
+        self._offset = Offset()
+        self.troubles: Counter[str] = Counter()
+        """What was refused beside the commands of ``run``."""
         after_fork_in_child(self._after_fork)
 
     def _after_fork(self) -> None:
@@ -108,37 +110,45 @@ class Server:
             replies: list[Any] = pipeline.execute(raise_on_error=False)
             return replies
         pipeline.execute_command("TIME")
-        begun, sent = perf_counter(), time()
+        begun, asked = perf_counter(), self._clock()
         *replies, told = pipeline.execute(raise_on_error=False)
-        if isinstance(told, tuple):
-            self._set_clock(told, sent, perf_counter() - begun)
+        self._heard(told, asked, begun)
         return replies
 
-    @property
     def ahead(self) -> float:
-        """Seconds that the server's clock is ahead of this machine's, as the quickest answer of late told it. In a
-        cluster 0: its machines are told the time by somebody else."""
-        return self._offset
+        """Seconds that the server's clock is ahead of this machine's. Asks where it has not been heard of late: all
+        workers of a cluster the same node."""
+        if not self._offset.known(perf_counter()):
+            from redis.exceptions import ResponseError
+
+            node = {"target_nodes": self.client.get_node_from_key(ROSTER)} if self._clustered else {}
+            begun, asked = perf_counter(), self._clock()
+            try:
+                told = self.client.execute_command("TIME", **node)
+                self._heard(told, asked, begun)
+            except ResponseError as error:
+                self._offset.unheard(perf_counter())
+                self.troubles[type(error).__name__] += 1
+        return self._offset.seconds
 
     @property
     def now(self) -> float:
         """The server's time, as far as it is known."""
-        return time() + self._offset
+        return self._clock() + self._offset.seconds
 
-    def _set_clock(self, told: tuple[int, int], sent: float, took: float) -> None:
+    def _heard(self, told: object, asked: float, begun: float) -> None:
         now = perf_counter()
-        if took > self._best and now - self._measured < _OFFSET_SECONDS:
-            return
-        self._best, self._measured = took, now
-        offset = told[0] + told[1] / 1e6 - (sent + took / 2)
-        # What could as well be the way there and back is no difference of clocks.
-        self._offset = offset if abs(offset) > took else 0.0
+        if isinstance(told, tuple):
+            self._offset.heard(told[0] + told[1] / 1e6, asked, now - begun, now)
 
     # --- Not about a call -----------------------------------------------------------------------------------
 
     def erase(self, prefix: str) -> int:
         """Takes away every key that begins with this; how many there were."""
-        return sum(self.client.unlink(key) for key in self.keys(prefix))
+        keys, gone = self.keys(prefix), 0
+        while some := list(islice(keys, _SCANNED)):
+            gone += sum(reply for reply in self.run([("UNLINK", key) for key in some]) if isinstance(reply, int))
+        return gone
 
     def keys(self, prefix: str) -> Iterator[bytes]:
         """The keys that begin with this."""
