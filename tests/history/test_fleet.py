@@ -6,12 +6,11 @@ import gzip
 import json
 import random
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import test_corpus
 from history.workers import KEY, Worker
-from servers.valkey import Running, valkey
 
 from otel_promptcache import diagnosis, providers
 from otel_promptcache.fingerprint import HashKey
@@ -23,6 +22,9 @@ from otel_promptcache.history.sharing import NAMESPACE
 from otel_promptcache.model import Diagnosis, Link, Scope, Usage
 from otel_promptcache.providers.rules import rules_for
 from otel_promptcache.semconv import Cause, Reason, Status
+
+if TYPE_CHECKING:
+    from servers.valkey import Running
 
 Case = dict[str, Any]
 MODEL = "claude-sonnet-4-6"
@@ -344,20 +346,3 @@ def test_no_text_is_in_the_server(shared_server: Running) -> None:
     held = b"".join(key + client.dump(key) for key in client.keys("*"))
     for word in (b"careful", b"invoices", b"Smith", b"secret", LINE.encode()[:8]):
         assert word not in held
-
-
-def test_a_cluster(shared_server: Running) -> None:
-    """Every command names one key: on a cluster they go to the nodes that hold them."""
-    with valkey(**{"cluster-enabled": "yes"}) as node:
-        node.client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        while b"cluster_state:ok" not in _state(node):
-            pass
-        url = node.url + "?cluster=true"
-        call(Worker(url), body(SYSTEM, QUESTION), wrote(2000), 100.0, 1)
-        missed = call(Worker(url), body(SYSTEM, QUESTION), wrote(2000), 700.0, 2)
-        assert (missed.reason, missed.link) == (Reason.TTL_EXPIRED, Link(1, 1))
-
-
-def _state(node: Running) -> bytes:
-    found = node.client.execute_command("CLUSTER", "INFO")
-    return found if isinstance(found, bytes) else repr(found).replace("': '", ":").encode()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from servers.application import Clients, Observed, message, observed, text
-from servers.valkey import Running, valkey
+from servers.valkey import Running, cluster, valkey
 
 from otel_promptcache.emulator import Emulator
 from otel_promptcache.semconv import Lookup
@@ -136,6 +136,22 @@ def test_a_server_that_is_killed_and_started_again(server: Running, clients: Cli
         answered = outcomes(told)[Lookup.ANSWERED]
         assert _until(lambda: _asks(clients, told, answered))
         assert {(span.attributes or {})["promptcache.status"] for span in told.calls[1:]} == {"hit"}
+
+
+def test_nodes_of_a_cluster_that_are_frozen(clients: Clients) -> None:
+    """Their slots are nobody's for a while. Calls and their verdicts are unaffected, and it goes on by itself."""
+    with cluster(3) as nodes, worker(nodes[0], history_url=nodes[0].url + "?cluster=true") as told:
+        plain(clients, OLD)
+        for node in nodes[1:]:
+            node.freeze()
+        for _ in range(5):
+            plain(clients, OLD)
+        assert told.total(ERRORS) > 0
+        for node in nodes[1:]:
+            node.thaw()
+        answered = outcomes(told)[Lookup.ANSWERED]
+        assert _until(lambda: _asks(clients, told, answered))
+        assert [(span.attributes or {})["promptcache.status"] for span in told.calls[:6]] == ["cold"] + ["hit"] * 5
 
 
 def _asks(clients: Clients, told: Observed, before: int) -> bool:

@@ -41,9 +41,13 @@ ACL: Final = (
     "+zremrangebyscore",
     "+zremrangebyrank",
     "+client|setname",
-    "+client|setinfo",
 )
-"""What a user of the server must be allowed, as ``ACL SETUSER`` takes it."""
+"""What a user of the server must be allowed, as ``ACL SETUSER`` takes it. That the library may not say its own name
+(``client|setinfo``) does not matter to it, and older servers refuse a line that speaks of it."""
+ACL_CLUSTER: Final = ("+cluster|slots", "+command")
+"""What it needs beside that in a cluster."""
+ACL_ERASE: Final = ("+scan",)
+"""What ``otel-promptcache fleet erase`` needs beside that."""
 _SCANNED: Final = 1000
 _MEMBERS: Final = 10_000
 
