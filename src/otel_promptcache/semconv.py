@@ -280,7 +280,11 @@ COUNTED_TOKENS: Final = _field(
     "promptcache.counted.tokens", "int", "What a request to count tokens was answered; nothing was used.", "span"
 )
 SCHEMA_VERSION: Final = _field(
-    "promptcache.schema", "int", "Version of these meanings.", "span, ledger, prompt map", "low"
+    "promptcache.schema",
+    "int",
+    "Version of these meanings, on every record; of metrics an attribute of their scope.",
+    "span, metric, ledger, prompt map, journal, advice",
+    "low",
 )
 
 # --- Ours: metric labels and event fields -------------------------------------------------------------------

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from history.workers import KEY, Worker
 
 from otel_promptcache import diagnosis, providers
 from otel_promptcache.fingerprint import HashKey
-from otel_promptcache.history import Write
+from otel_promptcache.history import Write, fleet, records
 from otel_promptcache.history.memory import Memory
 from otel_promptcache.history.records import SCHEMA
 from otel_promptcache.history.redis import Server
@@ -305,6 +307,57 @@ def test_a_key_is_changed_under_way(shared_server: Running) -> None:
         turns += [ANSWER, f"{number} " + QUESTION]
         missed = call(worker, body(SYSTEM, *turns), wrote(2000 + number), 600.0 * number, number)
         assert (missed.reason, missed.link) == (Reason.TTL_EXPIRED, Link(1, number - 1))
+
+
+# --- Two versions of us ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def next_version(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[None]]:
+    """Has everything in the block be done by the version after this one, which says the same with another number."""
+
+    @contextmanager
+    def version() -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            for module in (records, fleet):
+                patch.setattr(module, "SCHEMA", SCHEMA + 1)
+                patch.setattr(module, "READABLE", (SCHEMA + 1, SCHEMA))
+            yield
+
+    return version
+
+
+def test_the_newer_version_reads_what_the_older_one_left(
+    shared_server: Running, next_version: Callable[[], AbstractContextManager[None]]
+) -> None:
+    lines = [f"Rule {number}: {LINE}" for number in range(40)]
+    call(Worker(shared_server.url), body("\n".join([*lines, "It is 09:41."]), QUESTION), wrote(2000), 100.0, 1)
+    with next_version():
+        newer = Worker(shared_server.url)
+        missed = call(newer, body("\n".join([*lines, "It is 09:42."]), QUESTION), wrote(2000), 110.0, 2)
+        assert not newer.fleet.troubles
+    assert (missed.reason, missed.cause, missed.line) == (Reason.SYSTEM_CHANGED, Cause.TIMESTAMP, 41)
+
+
+def test_the_older_version_passes_over_what_the_newer_one_left(
+    shared_server: Running, next_version: Callable[[], AbstractContextManager[None]]
+) -> None:
+    """It is counted, no call fails, and nothing of the newer one's is taken away."""
+    versions = [f"{number} {SYSTEM}" for number in range(3)]
+    with next_version():
+        for number, system in enumerate(versions):
+            call(Worker(shared_server.url), body(system, QUESTION), wrote(2000), 100.0 + number, number)
+    older = Worker(shared_server.url)
+    for number in range(6):
+        assert call(older, body(f"{number} of old {SYSTEM}", QUESTION), wrote(2000), 110.0).link != Link(1, 2)
+    assert older.fleet.troubles["Newer"] > 0
+    (site,) = shared_server.client.keys(f"{NAMESPACE}:*:s:*")
+    kept = [data[0] for data in shared_server.client.hvals(site)]
+    assert kept.count(SCHEMA + 1) == 3
+    assert kept.count(SCHEMA) <= 4
+    with next_version():
+        missed = call(Worker(shared_server.url), body(versions[2], QUESTION), wrote(2000), 500.0, 9)
+    assert (missed.reason, missed.link) == (Reason.TTL_EXPIRED, Link(1, 2))
 
 
 # --- What else may stand in a server --------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_promptcache.history.records import COLUMNS, SCHEMA, Placed, Record, Unreadable, dumped, loaded
+from otel_promptcache.history.records import COLUMNS, SCHEMA, Newer, Placed, Record, Unreadable, dumped, loaded
 from otel_promptcache.model import Kind, Link, Scope, Section
 
 WHOLE = Record(
@@ -47,7 +47,7 @@ def test_this_schema_and_the_one_before_are_read() -> None:
     """Two versions of us share a server: the newer one reads both, the older one passes over what is newer."""
     data = dumped(WHOLE)
     assert loaded(bytes([SCHEMA - 1]) + data[1:]) == WHOLE
-    with pytest.raises(Unreadable):
+    with pytest.raises(Newer):
         loaded(bytes([SCHEMA + 1]) + data[1:])
 
 

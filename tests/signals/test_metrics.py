@@ -18,8 +18,10 @@ import otel_promptcache
 from otel_promptcache import attribute, conversation, route
 from otel_promptcache.emulator import Emulator
 from otel_promptcache.instrumentation import runtime
+from otel_promptcache.semconv import SCHEMA, SCOPE
 
 ADVISED = "explicit_bucket_boundaries_advisory" in inspect.signature(api.Meter.create_histogram).parameters
+SCOPED = "attributes" in inspect.signature(api.get_meter).parameters
 COMMON = {"gen_ai.provider.name", "gen_ai.request.model", "promptcache.route"}
 USAGE = {*COMMON, "gen_ai.operation.name", "gen_ai.token.modality"}
 DURATION = {*COMMON, "gen_ai.operation.name", "promptcache.status"}
@@ -123,6 +125,19 @@ def test_durations_have_buckets_of_seconds(emitted: dict[str, Any]) -> None:
     for name in ("gen_ai.client.operation.duration", "gen_ai.client.operation.time_to_first_chunk"):
         (bounds,) = {point.explicit_bounds for point in emitted[name].data.data_points}
         assert bounds == (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+
+
+def test_every_signal_says_its_schema(clients: Clients) -> None:
+    """So that two versions of us in one fleet can be told apart. Metrics say it once, with the name of the scope."""
+    with observed(ledger="true", prompt_map="true") as seen:
+        clients.anthropic.messages.create(**message(text(3000), "hello"))
+        assert seen.call["promptcache.schema"] == SCHEMA
+        events = [*seen.ledger, *seen.maps]
+        assert [one["promptcache.schema"] for one in events] == [SCHEMA] * 2
+        data = seen.reader.get_metrics_data()
+        ours = [one.scope for each in data.resource_metrics for one in each.scope_metrics if one.scope.name == SCOPE]
+        if SCOPED:
+            assert [dict(scope.attributes) for scope in ours] == [{"promptcache.schema": SCHEMA}]
 
 
 class Spy(api.NoOpMeterProvider):

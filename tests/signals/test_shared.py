@@ -17,8 +17,12 @@ import pytest
 from servers.application import Clients, Observed, message, observed, text
 from servers.valkey import Running, cluster, valkey
 
+from otel_promptcache.cli import _doctor_fleet
 from otel_promptcache.emulator import Emulator
+from otel_promptcache.history.records import SCHEMA
+from otel_promptcache.observer import shared
 from otel_promptcache.semconv import Lookup
+from otel_promptcache.settings import Settings
 
 pytestmark = pytest.mark.server
 
@@ -252,6 +256,27 @@ def test_a_worker_with_another_key_is_noticed(server: Running, clients: Clients)
             assert told.observer.sharing is not None
             told.observer.sharing.flush()
             assert told.total(MISMATCH) == mismatches
+
+
+def test_doctor_names_the_worker_with_another_key_and_the_one_of_another_version(
+    server: Running, clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they said themselves, with their first call."""
+    workers = [("one", SCHEMA, "1.0"), ("two", SCHEMA, "1.0"), ("one", SCHEMA + 2, "9.0")]
+    for number, (key, schema, version) in enumerate(workers):
+        with monkeypatch.context() as patch, worker(server, hash_key=key) as told:
+            patch.setattr(shared, "SCHEMA", schema)
+            patch.setattr(shared, "__version__", version)
+            patch.setattr("socket.gethostname", lambda number=number: f"host-{number}")
+            plain(clients, OLD)
+            said(told)
+    findings = _doctor_fleet.section(Settings(history_url=server.url, hash_key="one"), 5.0).findings
+    said_of = {one.subject: (one.level.value, one.text) for one in findings}
+    assert said_of["keys"][0] == said_of["schema"][0] == "problem"
+    assert "host-1" in said_of["keys"][1]
+    assert "host-0" not in said_of["keys"][1]
+    assert str(SCHEMA + 2) in said_of["schema"][1]
+    assert "9.0" in said_of["versions"][1]
 
 
 def test_tenants_know_nothing_of_each_other_in_one_process_either(server: Running, clients: Clients) -> None:

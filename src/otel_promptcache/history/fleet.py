@@ -16,7 +16,7 @@ from otel_promptcache.fingerprint.detail import Hashed
 from otel_promptcache.history import Info, Sent, Sight, Write
 from otel_promptcache.history.memory import Memory
 from otel_promptcache.history.rebuilt import Details, Seen, rebuilt
-from otel_promptcache.history.records import SCHEMA, Record
+from otel_promptcache.history.records import READABLE, SCHEMA, Record
 from otel_promptcache.history.sharing import (
     KEEP,
     Command,
@@ -285,7 +285,7 @@ class Fleet:
             return
         replies = self._run([("GET", name) for name in wanted.values()])
         for (prefix, digest), reply in zip(wanted, replies, strict=True):
-            good = isinstance(reply, bytes) and reply[:1] in (b"%c" % SCHEMA, b"%c" % (SCHEMA - 1))
+            good = isinstance(reply, bytes) and bool(reply) and reply[0] in READABLE
             self._remember(prefix, digest, reply[1:] if good else b"")
 
     def _remember(self, prefix: str, digest: bytes, packed: bytes) -> None:

@@ -17,6 +17,7 @@ from otel_promptcache.model import Kind, Link, Scope, Section
 
 SCHEMA: Final = 1
 """Version of a record's meaning; readers accept this one and the one before."""
+READABLE: Final = (SCHEMA, SCHEMA - 1)
 
 DIGEST: Final = 8
 """Bytes kept of a segment's keyed digest."""
@@ -29,6 +30,10 @@ _PLACED: Final = struct.Struct(f"<{DIGEST}sBBhHI")
 
 class Unreadable(ValueError):  # noqa: N818 - it says what the bytes are
     """Bytes that are no record of a version that this one reads."""
+
+
+class Newer(Unreadable):
+    """A record of a version that this one has not heard of: another worker's, and to be left alone."""
 
 
 class Placed(NamedTuple):
@@ -182,8 +187,8 @@ def _packed(one: Placed) -> bytes:
 
 def loaded(data: bytes, least: int = 1) -> Record:
     """The record in these bytes, of a request of as many segments at least. Raises Unreadable."""
-    if not data or data[0] not in (SCHEMA, SCHEMA - 1):
-        raise Unreadable("another schema")
+    if not data or data[0] not in READABLE:
+        raise (Newer if data[:1] == b"%c" % (SCHEMA + 1) else Unreadable)("schema")
     try:
         head, _, packed = data[1:].partition(b"\0")
         said = json.loads(head)

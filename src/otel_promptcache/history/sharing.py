@@ -20,7 +20,17 @@ from typing import Any, Final, NamedTuple
 from otel_promptcache.fingerprint import HashKey, canonical
 from otel_promptcache.history import TELLING, Sight
 from otel_promptcache.history.rebuilt import Asked, Seen
-from otel_promptcache.history.records import BEGINNING, DIGEST, SPEAKERS, Placed, Record, Unreadable, dumped, loaded
+from otel_promptcache.history.records import (
+    BEGINNING,
+    DIGEST,
+    SPEAKERS,
+    Newer,
+    Placed,
+    Record,
+    Unreadable,
+    dumped,
+    loaded,
+)
 from otel_promptcache.model import Link, Prompt, Scope, Section
 from otel_promptcache.providers.rules import MINUTE, rules_for
 from otel_promptcache.providers.windows import speaker
@@ -243,7 +253,7 @@ def seen(asks: Sequence[Ask], replies: Sequence[Any], unreadable: list[str]) -> 
             try:
                 found.append(Seen(loaded(data, ask.equal), ask.equal))
             except Unreadable as error:
-                unreadable.append(str(error))
+                unreadable.append(type(error).__name__)
     return found
 
 
@@ -375,6 +385,8 @@ def trimmed(own: Mine, replies: Mapping[bytes, bytes]) -> list[Command]:
     for version, data in replies.items():
         try:
             ages.append((loaded(data).at, version))
+        except Newer:
+            continue  # not ours to judge
         except Unreadable:
             ages.append((0.0, version))
     gone = [version for _, version in sorted(ages)[: -MAX_VERSIONS + 1]] if len(ages) >= MAX_VERSIONS else []

@@ -10,6 +10,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from functools import cache
 from time import monotonic
 from typing import Any, Final, Protocol
 
@@ -202,7 +203,7 @@ class Sharing:
             log.warning("otel-promptcache: the shared history answers again")
         for kind, times in self._fleet.troubles.items():
             for _ in range(times):
-                self._trouble("shared", _Refused(kind))
+                self._trouble("shared", _refused(kind))
         self._fleet.troubles.clear()
         return found
 
@@ -246,11 +247,11 @@ class Sharing:
         self._server.close()
 
 
-class _Refused(Exception):  # noqa: N818 - its name is what is logged
-    """A command was refused, or a reply was no record."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__(kind)
+@cache
+def _refused(kind: str) -> Exception:
+    """A command was refused, or a reply was no record. Its type's name is what is logged."""
+    made: Exception = type(kind, (Exception,), {})()
+    return made
 
 
 def _same_keys(one: str, other: str) -> bool:
