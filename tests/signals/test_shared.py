@@ -297,7 +297,9 @@ def test_tenants_know_nothing_of_each_other_in_one_process_either(server: Runnin
 
 SCRIPT = textwrap.dedent(
     """
-    import json, os, sys
+    import json, os, sys, time
+    wrong, right = next((float(one[5:]) for one in sys.argv if one.startswith("skew=")), 0.0), time.time
+    time.time = lambda: right() + wrong
     import anthropic
     from servers.application import OUTPUT, message, observed
     from otel_promptcache import conversation
@@ -389,6 +391,15 @@ def test_a_write_is_not_called_a_waste_while_nobody_can_say(server: Running, cli
             return told.total(UNREAD) > 0
 
         assert _until(counted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ahead", [400, -400])
+def test_machines_whose_clocks_differ_by_minutes(server: Running, emulated: Emulator, ahead: int) -> None:
+    """Nothing has run out for the one that is ahead, and for the one behind nothing comes from the future."""
+    emulated.reset()
+    assert run(emulated, server, [[OLD, ["hello"]]], f"skew={ahead}") == [("cold", None)]
+    assert run(emulated, server, [[NEW, ["hello"]]], f"skew={-ahead}") == [("miss", "system_changed")]
 
 
 @pytest.mark.slow
