@@ -21,7 +21,7 @@ from otel_promptcache.history import Sight
 from otel_promptcache.history.memory import Memory
 from otel_promptcache.model import Kind, Link, Prompt, Scope
 from otel_promptcache.providers.rules import Matching, Rules, rules_for
-from otel_promptcache.semconv import Cause, Reason, Status
+from otel_promptcache.semconv import Cause, Confidence, Reason, Status
 
 Body = dict[str, Any]
 
@@ -94,7 +94,9 @@ HOSTS = {"anthropic": "api.anthropic.com", "openai_chat": "api.openai.com", "ope
 class Client:
     """Sends bodies as an application does, one history, one clock, and returns what is said of each."""
 
-    def __init__(self, dialect: str = "anthropic") -> None:
+    def __init__(self, dialect: str = "anthropic", *, hashed: bool = True) -> None:
+        """``hashed``: whether the worker gets to each prompt before the next is sent."""
+        self.waiting: list[Prompt] | None = None if hashed else []
         self.dialect = providers.BY_NAME[dialect]
         self.memory = Memory(HashKey("test"), 100_000)
         self.cache = IdealCache()
@@ -124,7 +126,10 @@ class Client:
         sight = self.memory.sent(
             prompt, scope, now=self.now, route=route, conversation=conversation, link=Link(1, self.count)
         )
-        self.memory.describe(prompt, sight)
+        if self.waiting is None:
+            self.memory.describe(prompt, sight)
+        else:
+            self.waiting.append(prompt)
         usage = self.cache.usage(prompt, scope, rules_for(provider, prompt.model), self.now)
         return Pending(body, prompt, scope, sight, usage)
 
@@ -261,9 +266,11 @@ def first_of(dialect: str) -> str:
     return HISTORY[dialect].format(1 if dialect == "openai_chat" else 0)
 
 
-def changed(dialect: str, edit: Callable[[Body], object], *, before: Callable[[Body], object] = bool) -> Verdict:
+def changed(
+    dialect: str, edit: Callable[[Body], object], *, before: Callable[[Body], object] = bool, hashed: bool = True
+) -> Verdict:
     """Two turns of a conversation, then a third in a request that ``edit`` changes; ``before`` changes all three."""
-    client = Client(dialect)
+    client = Client(dialect, hashed=hashed)
     for length in (1, 3):
         body = BODIES[dialect](length)
         before(body)
@@ -451,6 +458,16 @@ def test_changed_history_is_placed_to_the_message(
     said = changed(dialect, edit, before=long_first)
     status = Status.MISS if dialect == "anthropic" else Status.PARTIAL
     assert said == Verdict(status, Reason.MESSAGES_CHANGED, cause, first_of(dialect), line)
+
+
+EDITS = [*SYSTEM_EDITS, *TOOL_EDITS, *MESSAGE_EDITS]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("edit", [row[1] for row in EDITS], ids=[row[0] for row in EDITS])
+def test_a_verdict_does_not_wait_for_the_hashes(dialect: str, edit: Callable[[Body], None]) -> None:
+    """Of calls milliseconds apart the later may be over before the worker has come to the earlier one's prompt."""
+    assert changed(dialect, edit, before=long_first, hashed=False) == changed(dialect, edit, before=long_first)
 
 
 def test_results_of_parallel_tools_in_another_order() -> None:
@@ -821,10 +838,32 @@ def another_document(dialect: str) -> list[Body]:
     return pile
 
 
+def letter(dialect: str, number: int, *then: str) -> Body:
+    """A conversation that a form opens: what is written around a few words of its own is always the same."""
+    opener = "\n".join([f"Ticket {number}: the customer wrote this.", *prose("the terms of the shop", 60).split("\n")])
+    body = BODIES[dialect](1)
+    messages(body)[leading(body) :] = turns(opener, *then)
+    return body
+
+
+def one_of_several_workers(dialect: str) -> list[Body]:
+    """It meets every conversation of a template at its second turn: others have seen the first."""
+    return [
+        letter(dialect, 4711, "Where is the parcel now?", "It went to Bremen on Monday."),
+        letter(dialect, 4712, "Which size did you order?", "Forty two, in blue please."),
+    ]
+
+
+def one_of_several_workers_later(dialect: str) -> list[Body]:
+    """The same, and one of the conversations began here."""
+    known = [letter(dialect, 4711), letter(dialect, 4711, "Where is the parcel now?", "It went to Bremen on Monday.")]
+    return [*known, letter(dialect, 4712, "Which size did you order?", "Forty two, in blue please.")]
+
+
 CLEAN = [
     *(first_request, identical, clean_append, rewind, regenerated, interleaved, constant_date),
     *(clock_in_newest_message, clock_in_the_question, two_agents, two_agents_same_question, two_models),
-    *(new_conversation, canned_request, another_document),
+    *(new_conversation, canned_request, another_document, one_of_several_workers, one_of_several_workers_later),
 ]
 
 
@@ -836,6 +875,22 @@ def test_clean_traffic_is_never_blamed(dialect: str, traffic: Callable[[str], li
     said = [client.send(body) for body in traffic(dialect)]
     assert [one.reason for one in said] == [None] * len(said)
     assert BLAME.isdisjoint(one.status for one in said)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(
+    ("conversation", "confidence"), [("", Confidence.POSSIBLE), ("ticket", Confidence.LIKELY)], ids=["", "named"]
+)
+def test_an_opener_that_was_edited_is_a_guess_unless_its_conversation_has_a_name(
+    dialect: str, conversation: str, confidence: Confidence
+) -> None:
+    """An edited opener, and one of a template whose first turn another worker saw, look alike."""
+    client = Client(dialect)
+    client.send(letter(dialect, 4711), conversation=conversation)
+    second = letter(dialect, 4712, "Where is the parcel now?", "It went to Bremen on Monday.")
+    assert client.send(second, conversation=conversation).reason is Reason.MESSAGES_CHANGED
+    assert client.full is not None
+    assert client.full.confidence is confidence
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

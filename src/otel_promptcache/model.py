@@ -78,7 +78,7 @@ class Segments(Sequence[Segment]):
     """A prompt's segments, in order. Those of a run are made when somebody looks at them: a conversation resends
     hundreds of messages, and nobody looks at what is the same as last time."""
 
-    __slots__ = ("_made", "runs")
+    __slots__ = ("__weakref__", "_made", "runs")
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, segments: Iterable[Segment] = ()) -> None:

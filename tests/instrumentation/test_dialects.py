@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from servers.canned import transport
 
 OM: dict[str, Any] = {"model": "some-model", "messages": [{"role": "user", "content": "hi"}]}
 CALLS = "promptcache.calls"
@@ -88,10 +89,10 @@ def test_hosted_providers(host, provider, usage, expected, http, observe):
     import openai
 
     counted = {"prompt_tokens": 100, "completion_tokens": 5} | usage
-    transport = http.MockTransport(lambda _: http.Response(200, json=completion(counted)))
-    client = openai.OpenAI(
-        base_url=f"https://{host}/v1", api_key="k", http_client=openai.DefaultHttpxClient(transport=transport)
+    answering = openai.DefaultHttpxClient(
+        transport=transport("openai", lambda _: http.Response(200, json=completion(counted)))
     )
+    client = openai.OpenAI(base_url=f"https://{host}/v1", api_key="k", http_client=answering)
     telemetry = observe(prices="off")
     client.chat.completions.create(**OM)
     told = telemetry.span.attributes

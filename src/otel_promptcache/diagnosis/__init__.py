@@ -171,7 +171,7 @@ def _unsure(found: Diagnosis) -> Diagnosis:
 
 def _confidence(case: Case, expected: Expectation, reason: Reason) -> Confidence:
     parted, source = expected.change, expected.source
-    if reason is Reason.UNKNOWN or source is None:
+    if reason is Reason.UNKNOWN or source is None or expected.guessed:
         return Confidence.POSSIBLE
     if parted is not None and not parted.certain:
         return Confidence.LIKELY

@@ -25,6 +25,8 @@ class Expectation(NamedTuple):
     change: Change | None = None
     source: Sent | None = None
     also: tuple[Reason, ...] = ()
+    guessed: bool = False
+    """Whether the earlier request may as well be another conversation's."""
 
 
 NOTHING: Final = Expectation(0, True)

@@ -73,10 +73,13 @@ def expect_held(case: Case) -> Expectation:
         segments = case.prompt.segments
         places = [index for index, segment in enumerate(segments) if segment.section in LEADING]
         resent = {segments[index].section for index in places}
-        old = [one for one in source.path().infos() if one.section in resent]
+        before = source.path().infos()
+        theirs = [index for index, one in enumerate(before) if one.section in resent]
+        old = [before[index] for index in theirs]
         new = [case.sight.infos[index] for index in places]
         at = parting(old, new)
         if at is not None:
+            source.describe(theirs[at], old[at])
             parted = change([segments[index] for index in places], new, at, old)
             reason = REASON_OF_SECTION[parted.place.section]
             if parted.place.role == "context_management":
@@ -97,11 +100,12 @@ def _expect_from(case: Case, source: Sent) -> Expectation | None:
     if at is None or at >= len(old) or at >= len(new_infos):
         return None  # one continues the other: nothing changed
     elements = old.elements(), [segment.element for segment in case.prompt.segments]
+    source.describe(at, old_infos[at])
     reason = history_reason(old_infos, new_infos, at, *elements) or _summed_up(case, source, old_infos, at, *elements)
     place = Whole if reason is not None else blame(case, source, old_infos, new_infos, at)
     if place is None or (place is Leading and case.sight.shared >= leading_length(new_infos)):
         return None  # of two versions that are both in use, this one has been sent before
-    length = len(old) if place is Whole else leading_length(old_infos)
+    length = leading_length(old_infos) if place is Leading else len(old)
     tokens, exact = held_after(case, source, old, length)
     if not tokens:
         return None
@@ -114,7 +118,7 @@ def _expect_from(case: Case, source: Sent) -> Expectation | None:
         parted = parted._replace(cause=Cause.REMOVED if reason is Reason.HISTORY_TRUNCATED else Cause.REPLACED)
     if expired(case, source):
         return Expectation(tokens, exact, Reason.TTL_EXPIRED, source=source, also=(reason,))
-    return Expectation(tokens, exact, reason, parted, source)
+    return Expectation(tokens, exact, reason, parted, source, guessed=place is Resembling)
 
 
 def _recurrent(case: Case, source: Sent, parted: Change) -> Change:
@@ -129,15 +133,24 @@ def _summed_up(
     case: Case, source: Sent, old: Sequence[Info], at: int, old_elements: Sequence[int], elements: Sequence[int]
 ) -> Reason | None:
     """Whether a whole conversation gave way to its summary: it is known by its id, and much shorter than it was."""
-    named = source is case.sight.holder or (source.conversation and source.conversation == case.sight.sent.conversation)
-    if not named or old[at].section is not Section.MESSAGES or at != leading_length(old):
+    if not _named_alike(case, source) or old[at].section is not Section.MESSAGES or at != leading_length(old):
         return None
     before, after = old_elements[-1] - old_elements[at], elements[-1] - elements[at]
     return Reason.HISTORY_COMPACTED if before >= 4 and after * 2 <= before else None
 
 
+def _named_alike(case: Case, source: Sent) -> bool:
+    """Whether the application itself says that two requests are of one conversation."""
+    sent = case.sight.sent
+    return source is case.sight.holder or bool(source.conversation and source.conversation == sent.conversation)
+
+
 class Whole:
     """Blame extends to everything the earlier request had cached."""
+
+
+class Resembling(Whole):
+    """The same, where a first message that looks alike is all that says so: a template would look alike too."""
 
 
 class Leading:
@@ -166,8 +179,15 @@ def blame(case: Case, source: Sent, old: Sequence[Info], new: Sequence[Info], at
         return Whole
     # Nothing behind the difference is shared. An edited last turn is a fork, not an accident; a rewritten earlier
     # one still shows itself as a version of what stood there.
-    alike = fingerprint.similar(old[at].detail, _detail(case, old, at))
-    return Whole if alike and segments[at].element < segments[-1].element else None
+    element = segments[at].element
+    if element >= segments[-1].element or not fingerprint.similar(old[at].detail, _detail(case, old, at)):
+        return None
+    if element > segments[leading_length(new)].element or _named_alike(case, source):
+        return Whole
+    # An opener that went on as it was has its conversation. This is another of the same template, and its first turn
+    # was another worker's.
+    ended = source.leaf is not None and source.leaf.element == element and not source.leaf.continued
+    return Resembling if ended else None
 
 
 def versions(case: Case, old: Sequence[Info], new: Sequence[Info], at: int) -> bool:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final, Protocol
+from weakref import ReferenceType
 
 from otel_promptcache.history.info import Info, Remembered
 from otel_promptcache.history.trie import Node, Path
-from otel_promptcache.model import Link, Prompt, Scope, Usage
+from otel_promptcache.model import Link, Prompt, Scope, Segments, Usage
 
 TELLING: Final = 48
 """Bytes from which a segment found in both prompts shows that they belong together; everybody says "yes"."""
@@ -66,6 +67,7 @@ class Sent:
         "leaf",
         "lineage",
         "link",
+        "prompt",
         "readable",
         "response_id",
         "rewrites",
@@ -84,6 +86,8 @@ class Sent:
         self.conversation = conversation
         self.dialect = ""
         self.leaf: Node | None = None
+        self.prompt: ReferenceType[Segments] | None = None
+        """Its segments, as long as others have them, until their hashes have been made."""
         self.before: Sent | None = None
         """While this one is on its way: an earlier request with the first ``shared`` segments, readable sooner."""
         self.shared = 0
@@ -107,6 +111,13 @@ class Sent:
     def path(self) -> Path:
         """The places of its prompt; none once it has been forgotten."""
         return Path.to(self.leaf)
+
+    def describe(self, at: int, info: Info) -> None:
+        """Makes line and loose hashes of its segment ``at`` now, should the worker not have come to it."""
+        known = self.prompt
+        segments = known() if known is not None else None
+        if segments is not None:
+            info.detailed(segments[at])
 
 
 class Sight:

@@ -14,6 +14,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
+from weakref import ref
 
 from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.fingerprint import HashKey, canonical
@@ -170,12 +171,15 @@ class Memory:
             finally:
                 self._at_work = False
             sent.lineage = self._lineage(sight)
+            if sight.fresh or (sight.previous is not None and sight.previous.prompt is not None):
+                sent.prompt = ref(prompt.segments)
         return sight
 
     def describe(self, prompt: Prompt, sight: Sight) -> None:
         if sight.fresh:
             for info, segment in zip(sight.infos[sight.shared :], prompt.segments[sight.shared :], strict=True):
                 info.describe(self._key, segment)
+        sight.sent.prompt = None
 
     def begun(self, sight: Sight, now: float | None = None) -> None:
         sight.sent.readable = True

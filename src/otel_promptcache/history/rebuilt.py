@@ -163,6 +163,7 @@ class _Replay:
     def _take_over(self, sent: Sent) -> None:
         record = self._record
         sent.lineage = record.lineage
+        sent.prompt = None  # its hashes are known, or were never told
         sent.served, sent.rewrites, sent.frozen = record.served, record.rewrites, record.frozen
 
 

@@ -64,6 +64,11 @@ class Node:
         """The newest request whose prompt begins with this prefix."""
         return self.stem.last(self.at)
 
+    @property
+    def continued(self) -> bool:
+        """Whether a prompt goes on behind this prefix."""
+        return len(self.stem) > self.at or any(at == self.at for at, _ in list(self.stem.forks))
+
 
 class Stem:
     """Segments in a row."""
