@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from history.test_fleet import ANSWER, KEY, MODEL, QUESTION, SYSTEM, body, read, words, wrote
+from history.test_fleet import ANSWER, KEY, QUESTION, SYSTEM, body, read, words, wrote
 
 from otel_promptcache import diagnosis
 from otel_promptcache.history import Sight
@@ -22,8 +23,9 @@ OTHER = SYSTEM.replace("briefly", "at length")
 class Local:
     """A worker's own history, asked without the others'."""
 
-    def __init__(self) -> None:
+    def __init__(self, dialect: str = "anthropic") -> None:
         self.memory = Memory(KEY, 100_000)
+        self.dialect = BY_NAME[dialect]
 
     def call(
         self, request: dict[str, Any], usage: Usage, at: float, *, alone: bool = True, name: str = ""
@@ -32,8 +34,8 @@ class Local:
         return self.over(prompt, sight, usage, at, alone=alone)
 
     def sent(self, request: dict[str, Any], at: float, name: str = "") -> tuple[Prompt, Sight]:
-        prompt = BY_NAME["anthropic"].prompt(request)
-        scope = Scope("anthropic", "api", "k", prompt.model, "")
+        prompt = self.dialect.prompt(request)
+        scope = Scope(self.dialect.provider, "api", "k", prompt.model, "")
         sight = self.memory.sent(prompt, scope, now=at, route="r", conversation=name, link=Link(1, int(at)))
         self.memory.describe(prompt, sight)
         return prompt, sight
@@ -41,7 +43,7 @@ class Local:
     def over(self, prompt: Prompt, sight: Sight, usage: Usage, at: float, *, alone: bool) -> Diagnosis:
         sight.alone = alone
         self.memory.begun(sight, at + 0.5)
-        said = diagnosis.diagnose(prompt, sight, usage, rules_for("anthropic", MODEL))
+        said = diagnosis.diagnose(prompt, sight, usage, rules_for(self.dialect.provider, prompt.model))
         self.memory.ended(sight, usage, "", None)
         return said
 
@@ -130,24 +132,33 @@ def test_a_previous_response_names_the_request_itself() -> None:
     assert said[True] == said[False]
 
 
+def chat(system: str, *turns: str) -> dict[str, Any]:
+    """The same to a provider that caches every prefix by itself."""
+    messages = [{"role": "assistant" if at % 2 else "user", "content": turn} for at, turn in enumerate(turns)]
+    return {"model": "gpt-4.1", "messages": [{"role": "system", "content": system}, *messages]}
+
+
 @pytest.mark.parametrize("seed", range(4))
-def test_no_false_miss_whatever_the_others_did(seed: int) -> None:
+@pytest.mark.parametrize(("dialect", "asked"), [("anthropic", body), ("openai_chat", chat)])
+def test_no_false_miss_whatever_the_others_did(seed: int, dialect: str, asked: Callable[..., dict[str, Any]]) -> None:
     """Conversations wander between three workers that never hear of each other in time. None of them names a miss that
     one process that saw everything does not, and a reason only where the provider did lose what it held."""
     choose = random.Random(seed)
-    workers, everything = [Local() for _ in range(3)], Local()
+    workers, everything = [Local(dialect) for _ in range(3)], Local(dialect)
+    granule = rules_for(everything.dialect.provider, asked("", "")["model"]).granule
     systems, turns = [SYSTEM, OTHER], dict[int, list[str]]()
     now, missed, proven = 1000.0, 0, 0
     for number in range(300):
         now += choose.choice([1.0, 3.0, 20.0, 200.0])
         name = choose.randrange(20)
         history = turns.setdefault(name, [words(choose, 200)])
-        request = body(systems[choose.random() < 0.1], *history)
+        request = asked(systems[choose.random() < 0.1], *history)
         worker, conversation = choose.choice(workers), f"c{name}" if name % 2 else ""
         prompt, sight = everything.sent(request, now, conversation)
         total = sight.nodes.size(len(sight.nodes)) // 4
         evicted = sight.live and choose.random() < 0.1
         held = sight.nodes.size(sight.live) // 4 if sight.live and not evicted else 0
+        held -= held % granule
         said = worker.call(request, read(total, held), now, name=conversation)
         truth = everything.over(prompt, sight, read(total, held), now, alone=False)
         if said.status in (Status.MISS, Status.PARTIAL):
