@@ -35,7 +35,7 @@ def test_no_estimate_is_farther_off_than_the_quickest_answer_was_under_way(
         asked = 1e9 + number
         offset.heard(asked + took * share + ahead, asked, took, float(number))
     quickest = min(took for took, _ in answers)
-    assert abs(offset.seconds - ahead) <= quickest + 1e-6
+    assert abs(offset.seconds - ahead) <= quickest + 0.001
 
 
 def test_clocks_that_agree_are_left_alone() -> None:

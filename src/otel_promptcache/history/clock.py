@@ -7,6 +7,8 @@ from typing import Final
 
 HOLDS: Final = 600.0
 """Seconds that what was heard holds: clocks drift."""
+_ROUNDING: Final = 0.001
+"""Seconds by which answers may contradict each other and no clock was set."""
 
 
 class Offset:
@@ -25,7 +27,7 @@ class Offset:
         """``told``: what the server's clock said; ``asked``: what ours said when it was asked; ``took``: seconds until
         the answer was there."""
         low, high = told - asked - took, told - asked
-        if low > self._high or high < self._low or not self.known(now):
+        if low > self._high + _ROUNDING or high < self._low - _ROUNDING or not self.known(now):
             self._low, self._high = low, high
         else:
             self._low, self._high = max(low, self._low), min(high, self._high)
