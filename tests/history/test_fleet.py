@@ -254,6 +254,25 @@ def test_what_the_second_turn_wrote_is_not_read_by_reading_the_first(shared_serv
     assert one.fleet.were_read([turn]) == [False]
 
 
+def test_a_read_that_is_told_before_the_write_is(shared_server: Running) -> None:
+    """A long answer: others have read the prompt before it is over."""
+    one, other = Worker(shared_server.url), Worker(shared_server.url)
+    write = Write(300, 400.0, 0.01, ("row",))
+    sent = one.send("anthropic", body(SYSTEM, QUESTION), 100.0)
+    one.begin(sent, 101.0)
+    call(other, body(SYSTEM, QUESTION), read(2000, 2000), 110.0)
+    one.end(sent, wrote(2000), 200.0, write=write)
+    assert one.fleet.were_read([write]) == [True]
+
+
+def test_what_a_server_has_forgotten_is_not_called_unread(shared_server: Running) -> None:
+    """It was emptied, or had no room: who has read the entry cannot be told any more."""
+    one = Worker(shared_server.url)
+    write = paid(one, body(SYSTEM, QUESTION), 100.0)
+    shared_server.client.flushall()
+    assert one.fleet.were_read([write]) == [True]
+
+
 def test_a_read_under_the_key_that_comes_next(shared_server: Running) -> None:
     old, new = HashKey("old"), HashKey("new")
     one, other = Worker(shared_server.url, (old,)), Worker(shared_server.url, (new, old))

@@ -15,6 +15,7 @@ from otel_promptcache.fingerprint import HashKey, pack
 from otel_promptcache.fingerprint.detail import Hashed
 from otel_promptcache.history import Info, Sent, Sight, Write
 from otel_promptcache.history.memory import Memory
+from otel_promptcache.history.rate import rate, rated
 from otel_promptcache.history.rebuilt import Details, Seen, rebuilt
 from otel_promptcache.history.records import READABLE, SCHEMA, Record
 from otel_promptcache.history.sharing import (
@@ -28,8 +29,6 @@ from otel_promptcache.history.sharing import (
     lifetime,
     mine,
     outgrown,
-    rate,
-    rated,
     read_mark,
     reads,
     record,
@@ -49,6 +48,8 @@ MAX_READ: Final = 3
 """Longest entries of which one call says that they were read, beside the shortest: those in between were told of by the
 requests before it."""
 _ASKED_AT_ONCE: Final = 500
+_THOUSANDTH: Final = 0.001
+"""Of a second, to which moments are told."""
 
 
 class Server(Protocol):
@@ -209,10 +210,14 @@ class Fleet:
             commands += outgrown(shared.mine, before) if before == sight.shared else []
         if usage.read:
             commands += self._read(shared)
+        marks = {read_mark(shared.mine, length): kept_for(ttl) for length, ttl, _ in said.marks if length > live}
+        if write is not None:
+            for name, seconds in marks.items():
+                # Where nobody has read it yet: that it is there says later that nothing was lost meanwhile.
+                commands += [("SET", name, f"{said.at:.3f}", "EX", seconds, "NX"), ("EXPIRE", name, seconds)]
         self._run(commands)
         if write is not None:
-            new = [length for length, _, _ in said.marks if length > live]
-            write.marks, write.since = tuple(read_mark(shared.mine, length) for length in new), said.at
+            write.marks, write.since = tuple(marks), said.at
 
     @staticmethod
     def _read(shared: Shared) -> list[Command]:
@@ -233,14 +238,15 @@ class Fleet:
         ]
 
     def were_read(self, writes: Sequence[Write]) -> list[bool]:
-        """Of each write, whether any worker has read what was written. Raises what the server's library raises."""
+        """Of each write, whether any worker has read what was written, or that cannot be told. Raises what the server's
+        library raises."""
         names = [name for write in writes for name in write.marks]
         read: dict[str, float] = {}
         for start in range(0, len(names), _ASKED_AT_ONCE):
             some = names[start : start + _ASKED_AT_ONCE]
             replies = self._run([("GET", name) for name in some])
-            read.update((name, _moment(reply)) for name, reply in zip(some, replies, strict=True) if reply is not None)
-        return [any(read.get(name, 0.0) > write.since for name in write.marks) for write in writes]
+            read.update((name, _moment(reply)) for name, reply in zip(some, replies, strict=True))
+        return [any(read[name] > write.since + _THOUSANDTH for name in write.marks) for write in writes]
 
     def _run(self, commands: Sequence[Command]) -> list[Any]:
         replies = self._server.run(commands)
@@ -323,7 +329,7 @@ class Fleet:
 
 
 def _moment(reply: Any) -> float:
-    """When an entry was read; the end of time where that cannot be told: it is then not called unread."""
+    """When an entry was written or read; the end of time where that cannot be told: it is then not called unread."""
     try:
         return float(reply)
     except (TypeError, ValueError):

@@ -32,7 +32,6 @@ from otel_promptcache.history.records import (
     loaded,
 )
 from otel_promptcache.model import Link, Prompt, Scope, Section
-from otel_promptcache.providers.rules import MINUTE, rules_for
 from otel_promptcache.providers.windows import speaker
 
 NAMESPACE: Final = "promptcache:1"
@@ -60,7 +59,7 @@ KINDS: Final = {
     "s": "a route: the newest request for each of 4 versions of tools and system prompt, with these segments",
     "d": "a segment of tools or system prompt (with OTEL_PROMPTCACHE_HISTORY_LINES also of messages): keyed hashes of "
     "its lines",
-    "u": "an entry of a provider's cache: when the newest request that has read it was sent",
+    "u": "an entry of a provider's cache: when the newest request that has read it was sent, else its writer",
     "n": "requests of one account, model and cache key in one minute",
 }
 """What stands under a key, by the letter in it; the documentation is made from it."""
@@ -391,21 +390,3 @@ def trimmed(own: Mine, replies: Mapping[bytes, bytes]) -> list[Command]:
             ages.append((0.0, version))
     gone = [version for _, version in sorted(ages)[: -MAX_VERSIONS + 1]] if len(ages) >= MAX_VERSIONS else []
     return [("HDEL", _site(own), *gone)] if gone else []
-
-
-def rate(own: Mine, now: float) -> list[Command]:
-    """Counts this request with those of its minute, and asks for those of the minute before."""
-    if not rules_for(own.scope.provider, own.scope.model).machine_rate:
-        return []
-    minute = int(now // MINUTE)
-    this, before = (own.realm.name("n", own.chains[0] + str(one).encode()) for one in (minute, minute - 1))
-    return [("INCR", this), ("EXPIRE", this, 3 * MINUTE), ("GET", before)]
-
-
-def rated(replies: Sequence[Any], now: float) -> int:
-    """Requests in the minute before this one."""
-    try:
-        this, before = int(replies[0]), int(replies[2] or 0)
-    except (TypeError, ValueError, IndexError):
-        return 0
-    return int(max(0, this - 1) + before * (1 - now % MINUTE / MINUTE))
