@@ -860,10 +860,40 @@ def one_of_several_workers_later(dialect: str) -> list[Body]:
     return [*known, letter(dialect, 4712, "Which size did you order?", "Forty two, in blue please.")]
 
 
+def canned_answer(dialect: str) -> list[Body]:
+    """The application answers every document with the same words of its own before it asks."""
+    pile = []
+    for number in range(3):
+        body = BODIES[dialect](1)
+        told = "I have read the document and am ready for your questions about it. Please go ahead."
+        messages(body)[leading(body) :] = turns(prose(f"document {number}", 40), told, f"What is rule {number} about?")
+        pile.append(body)
+    return pile
+
+
+def panel(dialect: str) -> list[Body]:
+    """Experts, each with a prompt of its own, are shown the same conversation."""
+    return [
+        with_system(BODIES[dialect](3), prose(f"the views of {expert}")) for expert in ("a lawyer", "a doctor", "me")
+    ]
+
+
+def handed_over(dialect: str) -> list[Body]:
+    """What one agent was told, another works on; both do so for every customer."""
+    steps = []
+    for customer in range(2):
+        for agent in ("the one who drafts", "the one who checks"):
+            body = with_system(BODIES[dialect](3), prose(agent))
+            messages(body)[leading(body)]["content"] = f"I am customer {customer}. {FIRST}"
+            steps.append(body)
+    return steps
+
+
 CLEAN = [
     *(first_request, identical, clean_append, rewind, regenerated, interleaved, constant_date),
     *(clock_in_newest_message, clock_in_the_question, two_agents, two_agents_same_question, two_models),
     *(new_conversation, canned_request, another_document, one_of_several_workers, one_of_several_workers_later),
+    *(canned_answer, panel, handed_over),
 ]
 
 
@@ -875,6 +905,118 @@ def test_clean_traffic_is_never_blamed(dialect: str, traffic: Callable[[str], li
     said = [client.send(body) for body in traffic(dialect)]
     assert [one.reason for one in said] == [None] * len(said)
     assert BLAME.isdisjoint(one.status for one in said)
+
+
+SHOT: Body = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo" * 300}}
+CITED: Body = {
+    "type": "document",
+    "source": {"type": "text", "media_type": "text/plain", "data": prose("a report", 20)},
+    "citations": {"enabled": True},
+}
+
+
+@pytest.mark.parametrize(
+    ("block", "cause"), [(SHOT, Cause.IMAGE), (CITED, Cause.DOCUMENT)], ids=["picture", "document"]
+)
+def test_the_first_picture_cuts_all_messages(block: Body, cause: Cause) -> None:
+    """And so does the last one that goes. It is told as what it is, where it is."""
+    client = Client()
+    with_it = [block, {"type": "text", "text": FIFTH}]
+    bodies = [anthropic_body(3), anthropic_body(5)]
+    bodies[1]["messages"][-1]["content"] = with_it
+    client.send(bodies[0])
+    said = client.send(bodies[1])
+    assert (said.reason, said.cause, said.path) == (Reason.MESSAGES_CHANGED, cause, "messages[4].content[0]")
+    client = Client()
+    client.send(anthropic_body(1) | {"messages": [{"role": "user", "content": with_it}]})
+    body = anthropic_body(3)
+    body["messages"][0]["content"] = with_it[1:]
+    said = client.send(body)
+    assert (said.reason, said.cause, said.path) == (Reason.MESSAGES_CHANGED, cause, "messages[0].content[0]")
+
+
+@pytest.mark.parametrize("dialect", ["anthropic", "openai_responses"])
+def test_a_reminder_that_takes_the_mark_along(dialect: str) -> None:
+    """It stands, marked, behind the newest question, and is not resent: what is in front is written each time."""
+    note = "Remember: answer in one sentence, never promise a date, and name the page of the manual that you used."
+    client = Client(dialect)
+    said = []
+    for length in (21, 23, 25, 27):
+        talk = turns(*(f"{prose(f'turn {turn}', 4)}" for turn in range(length)))
+        kind, mark = ("text", {"cache_control": EPHEMERAL}) if dialect == "anthropic" else ("input_text", {})
+        question = [{"type": kind, "text": talk[-1]["content"]}, {"type": kind, "text": note, **mark}]
+        talk[-1] = {"role": "user", "content": question}
+        if dialect == "anthropic":
+            front = [{"type": "text", "text": SYSTEM, "cache_control": EPHEMERAL}]
+            body = {"model": "claude-opus-5", "system": front, "messages": talk}
+        else:
+            body = {"model": "gpt-5.6", "instructions": SYSTEM, "input": talk}
+        said.append(client.send(body).reason)
+    wrong = Reason.BREAKPOINT_MISPLACED if dialect == "anthropic" else Reason.BREAKPOINT_MISSING
+    assert said == [None, None, wrong, wrong]
+
+
+CANNED = "I have read the document and am ready for your questions about it. Please go ahead."
+
+
+def about(document: str, *more: str) -> Body:
+    body = chat_body(1)
+    messages(body)[1:] = turns(prose(document, 40), CANNED, *more)
+    return body
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "reason"),
+    [("", "", None), ("a", "b", None), ("a", "a", Reason.MESSAGES_CHANGED), ("a", "", None)],
+    ids=["nobody says", "two conversations", "one conversation", "one has no name"],
+)
+def test_the_name_of_a_conversation_tells_a_rewritten_opener_from_another(
+    earlier: str, later: str, reason: Reason | None
+) -> None:
+    """A message that both have shows little; what the application says shows it all."""
+    client = Client("openai_chat")
+    client.send(about("one", "What is the first rule?"), conversation=earlier)
+    said = client.send(about("another", "And what is the second about?"), conversation=later)
+    assert said.reason is reason
+
+
+def test_who_goes_on_resends_the_newest_message() -> None:
+    """Opener and agent have changed; that the conversation went on shows that it is the same."""
+    client = Client("openai_chat")
+    client.send(about("one", "What is the first rule?"))
+    body = about("another", "What is the first rule?", "It says that one has to ring twice.", "And the second?")
+    assert client.send(body).reason is Reason.MESSAGES_CHANGED
+
+
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "iVBORw0KGgo" * 20_000}}
+JAPANESE = "お客様には丁寧に答え、店の決まりに従うこと。" * 60
+
+
+@pytest.mark.parametrize(
+    ("front", "more", "total"),
+    [
+        (
+            [{"role": "system", "content": JAPANESE}],
+            {"role": "user", "content": prose("an English letter", 150)},
+            20_000,
+        ),
+        (
+            [{"role": "user", "content": [PICTURE, {"type": "text", "text": FIRST}]}],
+            {"role": "assistant", "content": prose("what the picture shows", 60)},
+            6_200,
+        ),
+    ],
+    ids=["a dense script", "a picture"],
+)
+def test_a_beginning_has_no_more_tokens_than_a_prompt_that_consists_of_it(
+    front: list[Body], more: Body, total: int
+) -> None:
+    """Bytes are no measure where a script or a picture takes more or fewer tokens than the rest."""
+    client = Client("openai_chat")
+    ask_ = {"role": "user", "content": "What follows from this?"}
+    client.send({"model": "gpt-4.1", "messages": [*front, ask_]}, counted(1719, 0, 0, "openai_chat"))
+    said = client.send({"model": "gpt-4.1", "messages": [*front, more, ask_]}, counted(total, 1664, 0, "openai_chat"))
+    assert (said.status, said.reason) == (Status.HIT, None)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

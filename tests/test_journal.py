@@ -74,6 +74,12 @@ SEQUENCES = [
     ("two at the same time", [A, A, B, A, B, A, B, B, A], [Pattern.ROLLOUT]),
     ("one edit that turns out to be a roll-out", [A, B, B, B, A, B, A], [Pattern.ONCE, Pattern.ROLLOUT]),
     ("a look at another version", [A, B, A, A, A, A, A], []),
+    ("and back", [*[A] * 9, *[B] * 9, *[A] * 9], [Pattern.ONCE, Pattern.ONCE]),
+    ("back by two versions", [*[A] * 9, *[B] * 9, *[C] * 9, *[A] * 9], [Pattern.ONCE] * 3),
+    ("to and fro", [*[A] * 9, *[B] * 9, *[A] * 9, *[B] * 9, *[C] * 9], [Pattern.ONCE] * 4),
+    ("a roll-out that ends", [A, A, B, A, B, A, *[B] * 99, *[C] * 9], [Pattern.ROLLOUT, Pattern.ONCE]),
+    ("a roll-out, and back", [A, A, B, A, B, A, *[B] * 120, *[A] * 9], [Pattern.ROLLOUT, Pattern.ONCE]),
+    ("a roll-out in long rows", [A, A, B, A, *[B] * 20, *[A] * 20, *[B] * 20, *[A] * 20, B, A, B], [Pattern.ROLLOUT]),
     ("every request", [RULES + f"Request {n}." for n in range(9)], [Pattern.EVERY_REQUEST]),
     ("every request but the first ones", [A, A, *(RULES + f"Request {n}." for n in range(9))], [Pattern.EVERY_REQUEST]),
     (
@@ -97,6 +103,23 @@ def test_patterns(systems: list[str], expected: list[Pattern]) -> None:
     told = Told()
     told.calls(*systems)
     assert told.patterns == expected
+
+
+def test_a_version_after_a_roll_out_is_told_against_what_was_rolled_out() -> None:
+    """Else the wrong deploy would be blamed."""
+    told = Told()
+    told.calls(A, A, service="1")
+    told.calls(B, A, B, A, *[B] * 20, service="2")
+    told.calls(C, C, C, service="3")
+    assert [(change.old.service, change.new.service) for change in told] == [("1", "2"), ("2", "3")]
+
+
+def test_what_is_back_for_good_costs_a_look_up() -> None:
+    """As what was never gone."""
+    told = Told()
+    told.calls(*[A] * 5, *[B] * 5, *[C] * 5, *[A] * 5)
+    digest = told.journal._routes[CHAT].strands[0].current.digest
+    assert told.journal.settled(CHAT, digest, 1e9)
 
 
 def test_a_busy_route_is_looked_at_now_and_then() -> None:

@@ -251,8 +251,12 @@ class Answer(NamedTuple):
     finish_reasons: tuple[str, ...] = ()
     provider: str = ""
     """Who it looks like it is from, where the endpoint's host does not tell."""
+    guessed: str = ""
+    """Who its id looks like, where nothing surer tells."""
     discount: float | None = None
     """USD that the cache saved, as the provider itself says."""
+    pending: bool = False
+    """Whether the provider is still at it."""
 
 
 class Cost(NamedTuple):
@@ -376,6 +380,10 @@ class Observation:
     """``gen_ai.operation.name``."""
     batch: str = ""
     """Id of the batch that it is an item of."""
+    pending: bool = False
+    """Whether the provider goes on with it in the background: it counts once the answer has been fetched."""
+    fetched: bool = False
+    """Whether the answer was fetched from the background by another request."""
     response_model: str = ""
     response_id: str = ""
     finish_reasons: tuple[str, ...] = ()

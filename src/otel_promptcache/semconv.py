@@ -74,7 +74,7 @@ OPERATION: Final = _field(
     "gen_ai.operation.name",
     "string",
     "What was asked for: `chat`, `text_completion`; `count_tokens`, `create_batch`, "
-    "`fetch_response`, which are not calls.",
+    "`fetch_response`, which are not calls; reading a batch has the sums of its items.",
     "span, metric",
     "low",
 )

@@ -148,6 +148,11 @@ class Settings:
         _choice(Spans),
         "`auto` (enrich the span that already stands for the call, else make one), `always` (make one), `never`",
     )
+    batch_spans: bool = _setting(
+        False,
+        _flag,
+        "A span for each item of a batch, instead of their sums on the span of reading the results",
+    )
     ledger: bool = _setting(False, _flag, "One log event `promptcache.call` a call, unsampled")
     prompt_map: bool = _setting(False, _flag, "One log event `promptcache.prompt` a call: packed segment digests")
     journal: bool = _setting(
@@ -202,7 +207,8 @@ class Settings:
         False,
         _flag,
         "Ask streams of Chat Completions for their usage (`stream_options.include_usage`) where the application does "
-        "not; the chunk it comes in is kept from the application",
+        "not; the chunk it comes in is kept from the application, also where the server would have sent it unasked "
+        "(Mistral and OpenRouter, which do, are not asked)",
     )
     provider_hosts: tuple[tuple[str, str], ...] = _setting(
         (),

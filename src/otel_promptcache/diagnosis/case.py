@@ -82,7 +82,11 @@ class Case(NamedTuple):
 
     def tokens_at(self, length: int) -> tuple[int, bool]:
         """Tokens of the first ``length`` segments of this prompt, and whether a response told them."""
-        return tokens_at(self.sight.nodes, length, self.total)
+        tokens, exact = tokens_at(self.sight.nodes, length, self.total)
+        if not exact:
+            # A share of bytes misjudges scripts and pictures, but no prompt has fewer tokens than its beginning.
+            tokens = min([tokens, *[one.total for one in self.sight.holders(length) if one.total]])
+        return tokens, exact
 
 
 def info(node: Node) -> Info:

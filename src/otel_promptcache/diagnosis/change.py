@@ -42,6 +42,8 @@ CAUSE_OF_PARAMETER: Final[dict[str, Cause]] = {
     "chat_template_kwargs": Cause.CHAT_TEMPLATE,
 }
 _MEDIA_CAUSE: Final = {Kind.IMAGE: Cause.IMAGE, Kind.DOCUMENT: Cause.DOCUMENT, Kind.AUDIO: Cause.DOCUMENT}
+_TOGGLES: Final = {"images": Kind.IMAGE, "citations": Kind.DOCUMENT}
+"""Segments that stand for what some block further on does to all in front of it (``providers.anthropic``)."""
 _PLACED: Final = frozenset({Section.SYSTEM, Section.MESSAGES})
 """Where an element that moved is still looked into: a message's first differing line is told too."""
 _MAX_ALIGNED: Final = 16
@@ -76,6 +78,9 @@ def change(segments: Sequence[Segment], new: Sequence[Info], at: int, old: Seque
     """What kind of change stands at segment ``at``. ``new`` belong to ``segments``, ``old`` to the earlier prompt."""
     segment = segments[at]
     before, after = old[at], new[at]
+    toggled = _TOGGLES.get(before.label if after.label not in _TOGGLES else after.label)
+    if toggled is not None and before.label != after.label:
+        return _toggled(segments, new, old, toggled)
     if before.section is not after.section:
         return _at_section_end(segments, at, before, after)
     if segment.section is Section.PARAMETERS:
@@ -91,6 +96,16 @@ def change(segments: Sequence[Segment], new: Sequence[Info], at: int, old: Seque
     if segment.section not in _PLACED:
         return Change(segment, moved)
     return found._replace(cause=moved, certain=True)
+
+
+def _toggled(segments: Sequence[Segment], new: Sequence[Info], old: Sequence[Info], kind: Kind) -> Change:
+    """The first picture or cited document came, or the last one went: the place is where it stands, or stood."""
+    came = next((index for index, info in enumerate(new) if info.kind is kind), None)
+    if came is None:
+        # Without it the earlier prompt is one segment shorter in front, by the toggle itself.
+        stood = next((index for index, info in enumerate(old) if info.kind is kind), 1)
+        came = min(stood - 1, len(segments) - 1)
+    return Change(segments[came], _MEDIA_CAUSE[kind])
 
 
 def _parted(segment: Segment, before: Info, after: Info) -> Change:

@@ -160,12 +160,8 @@ class Leading:
 def blame(case: Case, source: Sent, old: Sequence[Info], new: Sequence[Info], at: int) -> type[Whole | Leading] | None:
     """Whether a difference at ``at`` broke a prefix that was meant to be shared, and how much of it."""
     later = {id(one) for one in old[at:] if one.size >= TELLING}
-    # The newest message shows nothing: two agents may well be asked the same question.
     segments = case.prompt.segments
-    together = any(
-        id(one) in later and one.section is Section.MESSAGES and segment.element < segments[-1].element
-        for one, segment in zip(new[at:], segments[at:], strict=True)
-    )
+    together = _together(case, source, old, new, at)
     if old[at].section in LEADING or new[at].section in LEADING:
         if together:
             return Whole
@@ -188,6 +184,32 @@ def blame(case: Case, source: Sent, old: Sequence[Info], new: Sequence[Info], at
     # was another worker's.
     ended = source.leaf is not None and source.leaf.element == element and not source.leaf.continued
     return Resembling if ended else None
+
+
+def _together(case: Case, source: Sent, old: Sequence[Info], new: Sequence[Info], at: int) -> bool:
+    """Whether messages behind a difference show that both requests are of one conversation."""
+    segments = case.prompt.segments
+    newest = segments[-1].element
+    # The newest message shows nothing: two agents may well be asked the same question.
+    kept = {
+        id(one)
+        for one, segment in zip(new[at:], segments[at:], strict=True)
+        if one.section is Section.MESSAGES and segment.element < newest
+    }
+    if not any(id(one) in kept and one.size >= TELLING for one in old[at:]):
+        return False
+    mine, theirs = case.sight.sent.conversation, source.conversation
+    if mine and theirs:
+        return mine == theirs
+    opener = leading_length(new)
+    if old[at].section is Section.MESSAGES and segments[at].element > segments[opener].element:
+        return True
+    if old[leading_length(old)] is new[opener] and versions(case, old, new, at):
+        return True
+    # Neither agent nor opener is the same: a canned answer, an attachment, a history that several agents are shown
+    # would be in both requests too. Who goes on with a conversation resends what was its newest message.
+    places = source.path().elements()
+    return any(id(one) in kept for one, element in zip(old, places, strict=False) if element == places[-1])
 
 
 def versions(case: Case, old: Sequence[Info], new: Sequence[Info], at: int) -> bool:

@@ -17,6 +17,8 @@ from otel_promptcache.model import Link, Prompt, Scope, Segments, Usage
 
 TELLING: Final = 48
 """Bytes from which a segment found in both prompts shows that they belong together; everybody says "yes"."""
+AT_ONCE: Final = 2**16
+"""Bytes of a segment up to which its hashes are made where a verdict waits for them."""
 
 
 @dataclass(slots=True)
@@ -56,6 +58,7 @@ class Sent:
     """One earlier request. ``leaf`` is None once it has been forgotten."""
 
     __slots__ = (
+        "adrift",
         "at",
         "before",
         "began",
@@ -102,6 +105,8 @@ class Sent:
         """Requests in a row, up to this one, that rewrote their conversation's history."""
         self.frozen = 0
         """Requests in a row, up to this one, whose last breakpoint stayed where it was."""
+        self.adrift = 0
+        """The same, of those that marked only what did not come again."""
         self.total: int | None = None
         """All input tokens, once reported."""
         self.cached: int | None = None
@@ -116,7 +121,7 @@ class Sent:
         """Makes line and loose hashes of its segment ``at`` now, should the worker not have come to it."""
         known = self.prompt
         segments = known() if known is not None else None
-        if segments is not None:
+        if segments is not None and info.size <= AT_ONCE:
             info.detailed(segments[at])
 
 
@@ -170,6 +175,14 @@ class Sight:
         self.live = max(self.live, other.live)
         mine, theirs = self.sent, other.sent
         mine.served, mine.rewrites, mine.frozen = theirs.served, theirs.rewrites, theirs.frozen
+        mine.adrift = theirs.adrift
+
+    def holders(self, length: int) -> list[Sent]:
+        """Earlier requests that begin with the first ``length`` segments, as far as they are known."""
+        found = [sent for sent in self.nodes.holders(length) if sent is not self.sent]
+        if self.previous is not None and length <= self.shared and self.previous not in found:
+            found.append(self.previous)
+        return found
 
 
 class History(Protocol):

@@ -202,6 +202,7 @@ class Fleet:
             served=sent.served,
             rewrites=sent.rewrites,
             frozen=sent.frozen,
+            adrift=sent.adrift,
         )
         commands = writes(shared.mine, shared.prompt, shared.record)
         sight = shared.sight

@@ -20,7 +20,7 @@ from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.fingerprint import HashKey, canonical
 from otel_promptcache.fingerprint.fields import plain_text
 from otel_promptcache.history import TELLING, Info, Node, Path, Remembered, Sent, Sight, Write
-from otel_promptcache.history.info import Traits, traits
+from otel_promptcache.history.info import Traits, size_of, traits
 from otel_promptcache.history.simulation import place_entries, simulate, withdraw
 from otel_promptcache.history.trie import Rows, Stem
 from otel_promptcache.model import Kind, Link, Prompt, Run, Scope, Section, Segment, Usage
@@ -38,8 +38,6 @@ MAX_VERSIONS: Final = 4
 """Of what one route sends in front of the messages: a new prompt is rolled out beside the old one."""
 SEGMENTS_A_REQUEST: Final = 4
 """One request is remembered for every so many segments that may be: identical requests add no segments."""
-_MOST_DENSE: Final = 1.5
-"""Times as many tokens a byte as in the whole prompt, at most, are believed of a prefix."""
 _SAME: Final = 0.15
 """Share by which two counts of one prefix may differ."""
 _SHARE_OF_ONE_SCOPE: Final = 0.5
@@ -400,7 +398,7 @@ class Memory:
 
     def _new(self, segment: Segment) -> Info:
         data = canonical(segment)
-        info = Info(segment.key, len(data), self._shared_traits(traits(segment)))
+        info = Info(segment.key, size_of(segment, data), self._shared_traits(traits(segment)))
         if self._remembered is not None:
             self._remembered.keep(info, Remembered(segment.role, plain_text(segment) is not None, data))
         return info
@@ -559,8 +557,8 @@ def _plausible(sight: Sight, usage: Usage) -> bool:
     read, node = usage.read or 0, sight.nodes.kept(sight.live)
     if node is not None and node.tokens:
         return abs(read - node.tokens) <= _SAME * node.tokens
-    share = sight.nodes.size(sight.live) / max(1, sight.nodes.size(len(sight.nodes)))
-    return read <= _MOST_DENSE * share * (usage.input_total or 0)
+    totals = [one.total for one in sight.holders(sight.live) if one.total]
+    return not totals or read <= max(totals)
 
 
 def _print(run: Run, length: int) -> int:

@@ -164,7 +164,8 @@ class _Replay:
         record = self._record
         sent.lineage = record.lineage
         sent.prompt = None  # its hashes are known, or were never told
-        sent.served, sent.rewrites, sent.frozen = record.served, record.rewrites, record.frozen
+        sent.served, sent.rewrites = record.served, record.rewrites
+        sent.frozen, sent.adrift = record.frozen, record.adrift
 
 
 def _newest_first(found: Iterable[Seen]) -> Sequence[Seen]:

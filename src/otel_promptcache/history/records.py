@@ -100,6 +100,7 @@ class Record(NamedTuple):
     served: str = ""
     rewrites: int = 0
     frozen: int = 0
+    adrift: int = 0
     segments: tuple[Placed, ...] = ()
     """The first segments, where they are kept."""
 
@@ -143,6 +144,7 @@ COLUMNS: Final = (
     _Column("served", "v", "Model that answered"),
     _Column("rewrites", "q", "Requests in a row that rewrote the history"),
     _Column("frozen", "y", "Requests in a row whose last breakpoint stood still"),
+    _Column("adrift", "ya", "Requests in a row that marked only what did not come again"),
 )
 """What is kept of a request besides its segments; the documentation is made from it."""
 
@@ -215,7 +217,7 @@ def _unpacked(data: bytes, labels: dict[str, str]) -> Iterator[Placed]:
 def _checked(record: Record, least: int) -> Record:
     """A record whose values are of the kinds that they should be: it is computed with."""
     numbers: list[object] = [record.at, record.length, record.leading, record.size, record.element, record.live]
-    numbers += [record.server_tools, record.rewrites, record.frozen, *record.tokens]
+    numbers += [record.server_tools, record.rewrites, record.frozen, record.adrift, *record.tokens]
     absent: list[object] = [record.began, record.ended, record.total, record.read, record.write, record.retention]
     numbers += [one for one in (*absent, *record.used) if one is not None]
     texts = [record.id, record.dialect, record.route, record.conversation, record.lineage, record.served]

@@ -236,6 +236,12 @@ class Path(Sequence[Node]):
                 if low < min(reach, end):
                     yield stem.start + min(reach, end), stem.start + low, sent
 
+    def holders(self, length: int) -> list[Sent]:
+        """Requests that begin with the first ``length`` segments, as far as they are known: newer ones that went on
+        further hide older ones."""
+        stem, _, at = self.piece(length)
+        return [sent for end, sent in list(stem.steps) if end >= at]
+
     def chain(self, key: HashKey, length: int | None = None) -> Chain | None:
         """The chain value of the first ``length`` segments, or of all: computed from the nearest place in front where
         it is known, and noted at what is kept on the way. None while a segment in between has no digest yet."""

@@ -62,6 +62,7 @@ class Journal:
         if version is not strand.current or strand.candidate is not None or strand.restless:
             return False
         strand.count(now)
+        strand.row += 1
         return True
 
     def saw(
@@ -81,6 +82,7 @@ class Journal:
             if found is not None:
                 strand, version = found
                 strand.count(now)
+                strand.follows(version)
                 version.calls += 1
                 news = version is strand.candidate and not strand.restless
                 change = self._seen_again(strand, version)
@@ -127,6 +129,7 @@ class Journal:
 
     def _new(self, strand: Strand, version: Version) -> Change | None:
         earlier = strand.candidate
+        strand.follows(version)
         self._remember(strand, version)
         strand.streak = strand.streak + 1 if earlier is None or earlier.calls == 1 else 1
         strand.candidate, strand.mixed = version, False
@@ -139,26 +142,35 @@ class Journal:
         candidate = strand.candidate
         if version is candidate:
             return self._candidate_again(strand, candidate)
-        if candidate is not None:
-            strand.mixed = strand.mixed or version is strand.current
-        elif version is strand.replaced:
-            strand.replaced = None
-            return self._change(strand, Pattern.ROLLOUT, version, strand.current)
+        if version is strand.current:
+            strand.mixed = strand.mixed or candidate is not None
+            return None
+        # An earlier version is back: for a moment, for good, or beside the newer one.
+        version.calls = 1
+        strand.candidate, strand.mixed, strand.streak = version, False, 0
         return None
 
     def _candidate_again(self, strand: Strand, candidate: Version) -> Change | None:
         strand.streak = 0
+        old = strand.current
         if strand.restless:
             if candidate.calls >= SETTLED:  # it has come to rest: the next change is news again
                 strand.restless = False
                 strand.current, strand.candidate = candidate, None
             return None
-        if not strand.mixed and candidate.calls < SETTLED:
-            return None
-        old, strand.candidate = strand.current, None
+        beside = strand.lives_beside(candidate)
         if strand.mixed:
-            return self._change(strand, Pattern.ROLLOUT, old, candidate)
-        strand.current, strand.replaced = candidate, old
+            strand.candidate = None
+            if beside:
+                return None
+            strand.pair = (old, candidate) if candidate is not strand.replaced else (candidate, old)
+            return self._change(strand, Pattern.ROLLOUT, *strand.pair)
+        if candidate.calls < SETTLED:
+            return None
+        strand.current, strand.candidate, strand.replaced = candidate, None, old
+        if beside:
+            return None
+        strand.pair = None
         return self._change(strand, Pattern.ONCE, old, candidate)
 
     def _change(self, strand: Strand, pattern: Pattern, old: Version, new: Version) -> Change:
@@ -187,7 +199,7 @@ class Journal:
     def _remember(self, strand: Strand, version: Version) -> None:
         strand.versions.append(version)
         if len(strand.versions) > VERSIONS_A_STRAND:
-            kept = (strand.current, strand.candidate, strand.replaced)
+            kept = (strand.current, strand.candidate, strand.replaced, *(strand.pair or ()))
             gone = next(one for one in strand.versions if one not in kept)
             strand.versions.remove(gone)
             self._known.pop((strand.where, gone.digest), None)

@@ -15,6 +15,8 @@ from otel_promptcache.snapshot import Difference, Part, Prefix
 STRANDS_A_ROUTE: Final = 16
 CLOSE: Final = 0.02
 """Share of its length by which a line may have become longer or shorter."""
+ROLLED_OUT: Final = 100
+"""Calls in a row from which the other version of a roll-out is gone."""
 HOUR: Final = 3_600.0
 
 
@@ -67,7 +69,11 @@ class Strand:
     restless: bool = False
     """Every request has a version of its own; that has been told."""
     replaced: Version | None = None
-    """What the current version took the place of, as has been told."""
+    """What the current version took the place of."""
+    pair: tuple[Version, Version] | None = None
+    """Two versions that are live at the same time, as has been told: that calls go from one to the other is no news."""
+    row: int = 0
+    """Calls in a row with the current version."""
     versions: list[Version] = field(default_factory=list)
     hour: float = float("-inf")
     calls: int = 0
@@ -81,6 +87,19 @@ class Strand:
             self.before = self.calls if now - self.hour < 2 * HOUR else 0
             self.hour, self.calls = now, 0
         self.calls += 1
+
+    def follows(self, version: Version) -> None:
+        """Notes a call after those with the current version. A long row of them ends a roll-out."""
+        if version is self.current:
+            self.row += 1
+            return
+        if self.row >= ROLLED_OUT:
+            self.pair = None
+        self.row = 0
+
+    def lives_beside(self, version: Version) -> bool:
+        """Whether this version and the current one are known to be live at the same time."""
+        return self.pair is not None and {*self.pair} == {self.current, version}
 
     @property
     def rate(self) -> int:

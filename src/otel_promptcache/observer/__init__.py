@@ -21,6 +21,7 @@ from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history import History
 from otel_promptcache.journal import Journal
+from otel_promptcache.observer.background import Background, Retrieval
 from otel_promptcache.observer.batches import Batches
 from otel_promptcache.observer.breaker import Breaker
 from otel_promptcache.observer.call import Call
@@ -29,7 +30,7 @@ from otel_promptcache.observer.pricelist import PriceList
 from otel_promptcache.observer.recording import Recorder, Telemetry
 from otel_promptcache.observer.witness import Question, Witness
 from otel_promptcache.providers import Dialect
-from otel_promptcache.providers.errands import Errand
+from otel_promptcache.providers.errands import Errand, Kind
 from otel_promptcache.settings import Live, Mode, Settings
 from otel_promptcache.worker import Worker
 
@@ -70,6 +71,7 @@ class Observer:
         self.breaker = Breaker()
         self.witness = Witness()
         self.batches = Batches()
+        self.background = Background()
         self.journal = Journal(key, telemetry.changed, _journal_file(live.value))
         self.learned: dict[tuple[str, int, str], str] = {}
         """Who answers at hosts and ports that nobody has named, as their answers show; a gateway has many models."""
@@ -123,11 +125,13 @@ class Observer:
         self.worker.start()
         return Call(self, dialect, settings)
 
-    def run(self, errand: Errand, path: str) -> ErrandCall | None:
+    def run(self, errand: Errand, path: str) -> ErrandCall | Retrieval | None:
         """A request that carries no prompt, or None when nothing is to be observed."""
         settings = self.live.current()
         if settings.mode is Mode.OFF:
             return None
+        if errand.kind is Kind.POLL:
+            return Retrieval(self, errand.subject, settings) if errand.subject in self.background else None
         self.worker.start()
         return ErrandCall(self, errand, settings, path)
 

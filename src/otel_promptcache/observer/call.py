@@ -12,10 +12,10 @@ from otel_promptcache.history import Sight
 from otel_promptcache.model import Answer, Observation, Prompt, Scope, Usage
 from otel_promptcache.observer import witness
 from otel_promptcache.observer.afterwards import premium_of, tell_journal
-from otel_promptcache.observer.batches import NoItems
+from otel_promptcache.observer.batches import NoItems, Submission
 from otel_promptcache.observer.breaker import GROSS_OVERRUN, STRIKES
 from otel_promptcache.observer.reckoning import DETAIL_JOBS, chosen, describe, error_kind, fingerprint_of
-from otel_promptcache.observer.recording import Recorder
+from otel_promptcache.observer.recording import Origin, Recorder
 from otel_promptcache.observer.wall import walled
 from otel_promptcache.observer.witness import Question
 from otel_promptcache.providers import Dialect, limits, native
@@ -41,12 +41,14 @@ class Call(NoItems):
 
     __slots__ = (
         "_asked",
+        "_background",
         "_batch",
         "_closed",
         "_doubted",
         "_judged_by",
         "_mode",
         "_named",
+        "_origin",
         "_prompt",
         "_recorder",
         "_seen",
@@ -54,6 +56,7 @@ class Call(NoItems):
         "_sight",
         "_started",
         "_started_ns",
+        "_unweighed",
         "diagnosing",
         "dialect",
         "observer",
@@ -63,13 +66,24 @@ class Call(NoItems):
     )
 
     def __init__(
-        self, observer: Observer, dialect: Dialect, settings: Settings, *, batch: str = "", mode: Mode | None = None
+        self,
+        observer: Observer,
+        dialect: Dialect,
+        settings: Settings,
+        *,
+        batch: str = "",
+        mode: Mode | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self.observer = observer
         self.dialect = dialect
         self.settings = settings
         self._batch = batch
         """The batch that it is an item of."""
+        self._origin = origin
+        """Whose it is, where another part of the application reads the answer."""
+        self._background = False
+        """Whether the provider is asked to go on in the background."""
         self._mode = mode or settings.mode
         self.spent: dict[str, float] = {}
         """Our own seconds on the caller's thread, by phase, waiting included."""
@@ -89,6 +103,8 @@ class Call(NoItems):
         """What may have been refused: the request is under way without it."""
         self._judged_by: tuple[int | None, ...] | None = None
         """The counts that the verdict rests on."""
+        self._unweighed = False
+        """Whether output was counted since, which changes the cost."""
         self._named = ""
         """Who answers, where that is known before the answer."""
         self._asked: str | None = None
@@ -100,6 +116,11 @@ class Call(NoItems):
     def recorder(self) -> Recorder | None:
         """Telemetry's side of this call, once the request has been prepared."""
         return self._recorder
+
+    @property
+    def seen(self) -> Observation | None:
+        """What is known of the call, once the request has been prepared."""
+        return self._seen
 
     # --- events, in the order of a happy call ---------------------------------------------------------------
 
@@ -135,9 +156,11 @@ class Call(NoItems):
         )
         seen.operation = self.dialect.operation
         seen.batch = self._batch
-        self._recorder = observer.telemetry.begin(seen, self._started_ns)
+        self._recorder = observer.telemetry.begin(seen, self._started_ns, self._origin)
         seen.attribution = self._recorder.attribution
         seen.conversation = seen.attribution.conversation
+        seen.fetched = self._origin is not None and not self._batch
+        self._background = body.get("background") is True
         self._asked = native.asked(self.dialect.name, body)
         if settings.stream_usage:
             self.question = observer.witness.usage_question(seen, body)
@@ -266,23 +289,66 @@ class Call(NoItems):
             )
         if answer.discount is not None:
             seen.discount = answer.discount
-        if answer.provider and answer.provider != seen.provider and not self._named:
-            # A host that nobody has named tells by the form of its answer who is there.
-            seen.provider = self.observer.learn(seen.endpoint, seen.port, seen.model, answer.provider)
-            if self._recorder is not None:
-                self._recorder.renamed(seen)
+        if not self._named and (answer.provider or answer.guessed) not in ("", seen.provider):
+            self._recognise(seen, answer)
         if answer.finish_reasons:
             seen.finish_reasons = tuple(reason[:MAX_NAME] for reason in answer.finish_reasons)
         if answer.error_type:
             seen.error_type = error_kind(answer.error_type)
+        if self._background and not self._awaited(seen, answer):
+            return
         if answer.usage is not None:
             seen.usage = answer.usage
-            if self._judged_by != _input_of(answer.usage):
+            told = _input_of(answer.usage)
+            if self._judged_by != told:
+                self._judged_by = told
                 seen.diagnosis = None  # streams tell more as they go on
-            self._judge(seen, over=False)
-            self._compare(seen)
-            if self._recorder is not None:
-                self._recorder.usage(seen)
+                self._weigh(seen, over=False)
+            elif answer.finish_reasons:
+                self._weigh(seen, over=False)
+            else:
+                self._unweighed = True
+
+    def _awaited(self, seen: Observation, answer: Answer) -> bool:
+        """Whether an answer is this call's to count: of one in the background, whoever is told its end first is."""
+        if not seen.response_id or self._recorder is None:
+            return True
+        if answer.pending:
+            if not seen.pending:
+                seen.pending = True
+                self.observer.background.submitted(seen.response_id, Submission(self._recorder.origin, seen.at))
+        elif seen.pending:
+            seen.pending = self.observer.background.take(seen.response_id) is None
+        return not seen.pending
+
+    def _recognise(self, seen: Observation, answer: Answer) -> None:
+        """A host that nobody has named tells by the form of its answer who is there. Its ids are no proof: a gateway to
+        the dialect's maker has whatever ids it likes, and sells models that are in the maker's list."""
+        provider = answer.provider
+        if not provider and not self._of_the_maker(seen):
+            provider = answer.guessed
+        if not provider:
+            return
+        seen.provider = self.observer.learn(seen.endpoint, seen.port, seen.model, provider)
+        if self._recorder is not None:
+            self._recorder.renamed(seen)
+
+    def _of_the_maker(self, seen: Observation) -> bool:
+        """Whether the price list of the dialect's maker knows the model, or cannot be asked yet."""
+        if not self.settings.prices or self.observer.no_prices:
+            return False
+        if not self.observer.prices_ready():
+            return True
+        return self.observer.prices.knows(self.dialect.provider, (seen.response_model, seen.model), seen.at)
+
+    def _weigh(self, seen: Observation, *, over: bool = True) -> None:
+        """What the usage so far means, told to whoever's span it is. Some streams have usage in every chunk: of those
+        only the one that first says what was read and written is worth it, and the last one."""
+        self._unweighed = False
+        self._judge(seen, over=over)
+        self._compare(seen)
+        if self._recorder is not None:
+            self._recorder.usage(seen)
 
     @walled("response", "response")
     def loaded(self, document: object) -> None:
@@ -309,6 +375,8 @@ class Call(NoItems):
             self._judge(seen)
             self._compare(seen)
             self._recorder.usage(seen)
+        elif self._unweighed:
+            self._weigh(seen)
 
     @walled("response", "response")
     def finished(self) -> None:
@@ -347,6 +415,8 @@ class Call(NoItems):
         if seen.usage is None or self._waiting(seen):
             self._judge(seen)
             self._compare(seen)
+        elif self._unweighed:
+            self._weigh(seen)
         self._conclude(seen)
         recorder.close(seen)
         observer = self.observer
@@ -418,7 +488,6 @@ class Call(NoItems):
         return found
 
     def _diagnose(self, seen: Observation, prompt: Prompt, sight: Sight) -> None:
-        self._judged_by = _input_of(seen.usage)
         rules = rules_for(seen.provider, prompt.model)
         verdict = diagnosis.diagnose(prompt, sight, seen.usage, rules, seen.response_model)
         seen.diagnosis = verdict

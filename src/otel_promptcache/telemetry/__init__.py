@@ -24,7 +24,7 @@ from otel_promptcache.history import Sight, Write
 from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation, Prompt
 from otel_promptcache.observer import witness
-from otel_promptcache.observer.recording import Trip
+from otel_promptcache.observer.recording import Origin, Trip
 from otel_promptcache.providers.limits import Measure, reads_count
 from otel_promptcache.providers.rules import TTL_NAMES
 from otel_promptcache.semconv import Metric
@@ -162,9 +162,14 @@ class Telemetry:
 
     # --- what the observer calls ----------------------------------------------------------------------------
 
-    def begin(self, seen: Observation, started_ns: int) -> SpanRecorder:
+    def origin(self) -> Origin:
+        """Attribution and span of the place where the application is now; of its context nothing else is held."""
+        where = trace.get_current_span().get_span_context()
+        return Origin(self.attribution_of(None, self.live.current()), where if where.is_valid else None)
+
+    def begin(self, seen: Observation, started_ns: int, origin: Origin | None = None) -> SpanRecorder:
         self._ready()
-        return SpanRecorder(self, seen, started_ns)
+        return SpanRecorder(self, seen, started_ns, origin)
 
     def errand(self, trip: Trip, started_ns: int) -> ErrandSpan:
         self._ready()
@@ -270,11 +275,13 @@ class Telemetry:
         self.pending.add(self._count, recorder.labels, recorder.context, seen, unpriced, owned_elsewhere)
 
     def _count(self, row: Labels, where: Context, seen: Observation, unpriced: bool, owned_elsewhere: bool) -> None:  # noqa: FBT001
-        self.table.add(row, seen, unpriced=unpriced)
+        if not seen.pending:
+            self.table.add(row, seen, unpriced=unpriced)
         lost = seen.diagnosis.lost if seen.diagnosis is not None else 0
         spares = lost and reads_count(seen.provider, seen.response_model or seen.model) is False
         self.book.limits.counted(row, seen, lost if spares else 0)
-        self._advise(self._advisor.call(row, seen))
+        if not seen.pending:
+            self._advise(self._advisor.call(row, seen))
         if seen.agreement is not None and seen.diagnosis is not None:
             ours = seen.diagnosis.reason
             self.table.add_native(row, ours.value if ours else "", witness.label(seen.native), seen.agreement.value)
@@ -288,7 +295,7 @@ class Telemetry:
             labels[semconv.STATUS] = seen.diagnosis.status.value
         if seen.first_chunk is not None:
             record(self._first_chunk, seen.first_chunk, labels, where)
-        if seen.duration is not None and not owned_elsewhere and not seen.batch:
+        if seen.duration is not None and not owned_elsewhere and not (seen.batch or seen.fetched):
             if seen.error_type:
                 labels = labels | {semconv.ERROR_TYPE: seen.error_type}
             record(self._duration, seen.duration, labels, where)
