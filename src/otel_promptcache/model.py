@@ -167,6 +167,8 @@ class Scope(NamedTuple):
     credential: str
     model: str
     cache_key: str
+    tenant: str = ""
+    """Whose requests must know nothing of other tenants', where the application keeps them apart."""
 
 
 class Prompt(NamedTuple):
@@ -306,6 +308,8 @@ class Evidence(NamedTuple):
     """Page of the rule, and when it was read."""
     truncated: bool = False
     """Whether the prompt was beyond our limits, and only its beginning was compared."""
+    alone: bool = False
+    """Whether others share their history with this process, and it was not told of theirs in time."""
 
 
 class Diagnosis(NamedTuple):

@@ -170,6 +170,26 @@ class Settings:
     hash_key: str = _setting(
         "", _text, "Key of all exported digests; share it to compare across processes (read at the start)"
     )
+    hash_key_before: str = _setting(
+        "",
+        _text,
+        "While keys are changed, the other one: the shared history is read under it too (read at the start)",
+    )
+    history_url: str = _setting(
+        "",
+        _text,
+        "Redis or Valkey in which workers share their history: `redis://`, `rediss://`, `unix://`, with user and "
+        "password, `?cluster=true` for a cluster; needs OTEL_PROMPTCACHE_HASH_KEY (read at the start)",
+    )
+    history_wait_ms: float = _setting(
+        20.0, _number(0, 10_000), "Milliseconds that the end of a call waits for the shared history, at most"
+    )
+    history_lines: bool = _setting(
+        False,
+        _flag,
+        "Share keyed line hashes of messages too, not only of tools and system prompt: the cause and the line of a "
+        "changed message are then told across workers (read at the start)",
+    )
     metric_keys: tuple[str, ...] = _setting(
         ("team", "feature"), _names, "Attribution keys that become metric labels, comma separated"
     )

@@ -64,6 +64,11 @@ class Case(NamedTuple):
         return self.rules.needs_marker or not self.prompt.automatic
 
     @property
+    def turned_off(self) -> bool:
+        """Whether the request asks a provider that caches every prefix not to."""
+        return self.unmarked and self.rules.matching is Matching.PREFIX
+
+    @property
     def deepest(self) -> int:
         """Segments in front of the last breakpoint."""
         return max((place.length for place in self.prompt.breakpoints), default=0)

@@ -115,8 +115,8 @@ def _parted(segment: Segment, before: Info, after: Info) -> Change:
     for kind in (segment.kind, before.kind):
         if kind in _MEDIA_CAUSE and segment.kind is not before.kind:
             return Change(segment, _MEDIA_CAUSE[kind])
-    detail = after.detailed(segment)
-    cause, line, field, certain = fingerprint.difference(before.detail, detail, segment)
+    detail = after.detailed(segment, before.hashed)
+    cause, line, field, certain = fingerprint.difference(before.detail, detail, segment, before.hashed)
     beyond = cause is None and detail is not None and detail.truncated
     return Change(segment, cause, line, field, certain=certain, truncated=beyond)
 
@@ -146,7 +146,7 @@ def _replaced(segment: Segment, before: Info, after: Info, kept: set[int], their
     if segment.section is not Section.SYSTEM or Kind.TEXT is not segment.kind is not before.kind:
         return None
     stayed = sum(info.size for info in theirs[1:] if id(info) in kept)
-    alike = fingerprint.similar(before.detail, after.detailed(segment))
+    alike = fingerprint.similar(before.detail, after.detailed(segment, before.hashed))
     long = min(before.size, after.size) >= _NOTE
     return Cause.REPLACED if stayed >= TELLING and long and not alike else None
 

@@ -176,7 +176,7 @@ def blame(case: Case, source: Sent, old: Sequence[Info], new: Sequence[Info], at
     # Nothing behind the difference is shared. An edited last turn is a fork, not an accident; a rewritten earlier
     # one still shows itself as a version of what stood there.
     element = segments[at].element
-    if element >= segments[-1].element or not fingerprint.similar(old[at].detail, _detail(case, at)):
+    if element >= segments[-1].element or not fingerprint.similar(old[at].detail, _detail(case, old, at)):
         return None
     if element > segments[leading_length(new)].element or _named_alike(case, source):
         return Whole
@@ -215,7 +215,7 @@ def _together(case: Case, source: Sent, old: Sequence[Info], new: Sequence[Info]
 def versions(case: Case, old: Sequence[Info], new: Sequence[Info], at: int) -> bool:
     """Whether the leading parts of two prompts are versions of one another, not two agents' prompts."""
     both_system = old[at].section is Section.SYSTEM and new[at].section is Section.SYSTEM
-    if both_system and fingerprint.similar(old[at].detail, _detail(case, at)):
+    if both_system and fingerprint.similar(old[at].detail, _detail(case, old, at)):
         return True
     # Agents share tools, and tools share their layout; who shares a piece of the system prompt is the same agent.
     told = {id(one) for one in old if one.section is Section.SYSTEM and one.size >= TELLING}
@@ -225,8 +225,8 @@ def versions(case: Case, old: Sequence[Info], new: Sequence[Info], at: int) -> b
     return any(id(one) in tools for one in new)
 
 
-def _detail(case: Case, at: int) -> fingerprint.Detail | None:
-    return case.sight.infos[at].detailed(case.prompt.segments[at])
+def _detail(case: Case, old: Sequence[Info], at: int) -> fingerprint.Detail | None:
+    return case.sight.infos[at].detailed(case.prompt.segments[at], old[at].hashed)
 
 
 def _expect_other_scope(case: Case, source: Sent, reason: Reason, old: Path, at: int | None) -> Expectation | None:

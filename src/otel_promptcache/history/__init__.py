@@ -32,6 +32,10 @@ class Write:
     read: bool = False
     implied: bool = False
     """Whether the provider placed it by itself."""
+    marks: tuple[str, ...] = ()
+    """Where the shared history says that another worker has read it; none where it was not told of the write."""
+    since: float = 0.0
+    """When it was sent, by the clock of the shared history."""
 
 
 @dataclass(slots=True)
@@ -149,6 +153,8 @@ class Sight:
     """Requests of this scope in the minute before, counted where a provider limits them."""
     fresh: int = 0
     """Segments never seen before."""
+    alone: bool = False
+    """Whether others share their history with this process, and it has not been told of theirs."""
     leading: Node | None = None
     """The end of tools and system prompt, where there are any."""
 
@@ -162,6 +168,14 @@ class Sight:
         """How many of them were known."""
         self.previous = previous
         """Newest request with the same ``shared`` leading segments in this scope."""
+
+    def judged_by(self, other: Sight) -> None:
+        """Takes over what another history, which knows more, knew of this very request, and what was made of it: what
+        is read of an entry that somebody else wrote must not be taken for the length of one of ours."""
+        self.live = max(self.live, other.live)
+        mine, theirs = self.sent, other.sent
+        mine.served, mine.rewrites, mine.frozen = theirs.served, theirs.rewrites, theirs.frozen
+        mine.adrift = theirs.adrift
 
     def holders(self, length: int) -> list[Sent]:
         """Earlier requests that begin with the first ``length`` segments, as far as they are known."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from otel_promptcache import fingerprint
 from otel_promptcache.fingerprint import DIGEST_SIZE, Detail, Digest, HashKey, canonical, packed, unpack
+from otel_promptcache.fingerprint.detail import Hashed
 from otel_promptcache.model import Kind, Section, Segment
 from otel_promptcache.providers._wire import server_tool
 
@@ -111,8 +113,15 @@ class Info:
             digest = key.digest(segment.role, canonical(segment))
             self._hashes = digest + self._hashes[DIGEST_SIZE:]
 
-    def detailed(self, segment: Segment) -> Detail | None:
-        """The detail, made now where it has not been."""
+    @property
+    def hashed(self) -> Hashed:
+        """What the hashes of the detail are made with."""
+        return hash
+
+    def detailed(self, segment: Segment, hashed: Hashed = hash) -> Detail | None:
+        """The detail, made now where it has not been; with the hashes of another's that it is to be compared with."""
+        if hashed is not hash:
+            return fingerprint.detail(segment, hashed)
         if len(self._hashes) <= DIGEST_SIZE:
             known = packed(segment)
             # Only now, and in one step: the worker may have come to it meanwhile, and its digest is not made twice.

@@ -7,6 +7,7 @@ on exactly one span a call. Metrics: counters are observable. Ledger: one log re
 from __future__ import annotations
 
 import base64
+import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -82,6 +83,14 @@ _watched: Final = Known()
 """Tracer providers that have our watcher: a processor cannot be taken back."""
 
 
+_OF_THE_METER: Final[dict[str, Any]] = (
+    {"attributes": {semconv.SCHEMA_VERSION: semconv.SCHEMA}}
+    if "attributes" in inspect.signature(metrics.get_meter).parameters
+    else {}
+)
+"""The scope of metrics says what other signals say in each record, where the API (1.28) lets it."""
+
+
 class Telemetry:
     """Tracer, instruments, logger, and the table behind the counters."""
 
@@ -107,7 +116,7 @@ class Telemetry:
         self._advisor = Advisor()
         self._checked = False
         self.tracer = trace.get_tracer(semconv.SCOPE, __version__, tracer_provider)
-        self._meter = metrics.get_meter(semconv.SCOPE, __version__, meter_provider)
+        self._meter = metrics.get_meter(semconv.SCOPE, __version__, meter_provider, **_OF_THE_METER)
         self._instruments()
         self.bind()
 
@@ -139,6 +148,8 @@ class Telemetry:
             observed(semconv.M_UNREAD, book.table.unread)
             observed(semconv.M_NATIVE, book.table.native)
             observed(semconv.M_ERRORS, book.table.errors)
+            observed(semconv.M_LOOKUPS, book.table.lookups)
+            observed(semconv.M_KEY_MISMATCH, book.table.mismatches)
             observed(semconv.M_REFUSED, limits.refused)
             observed(semconv.M_LIMIT_LOST, limits.lost)
             observed(semconv.M_LIMIT_MALFORMED, limits.malformed)
@@ -193,6 +204,12 @@ class Telemetry:
 
     def trouble(self, where: str) -> None:
         self.table.add_error(where)
+
+    def looked_up(self, outcome: semconv.Lookup) -> None:
+        self.table.add_lookup(outcome.value)
+
+    def key_mismatch(self) -> None:
+        self.table.add_mismatch()
 
     def overhead(self, spent: Mapping[str, float]) -> None:
         self.pending.add(self._overheads, spent, get_current())

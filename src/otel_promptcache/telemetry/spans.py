@@ -297,6 +297,7 @@ def evidence_attributes(verdict: Diagnosis) -> Attributes:
         if verdict.reason not in semconv.PROMPT_CHANGED and evidence.gap is not None and evidence.ttl is not None:
             said += [f"gap={max(0.0, evidence.gap):.1f}", f"ttl={evidence.ttl}"]
         said += ["truncated"] if evidence.truncated else []
+        said += ["alone"] if evidence.alone else []
         found[semconv.EVIDENCE] = ";".join(said)
     return found
 
