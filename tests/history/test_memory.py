@@ -109,7 +109,7 @@ def check(memory: Memory) -> None:
         assert list(stem.rows.sizes) == list(accumulate(sizes, initial=stem.size))[1:]
     assert sum(branch.segments for branch in scopes) == sum(map(len, known)) == len(memory)
     uses = Counter(id(info) for stem in known for info in stem.rows.infos)
-    assert {id(info): info.refs for info in memory._infos.values()} == dict(uses)
+    assert {id(info): info.refs for info in memory._infos.known.values()} == dict(uses)
 
 
 class TestSharing:
@@ -815,7 +815,7 @@ class TestRememberedText:
 
     @staticmethod
     def held(memory: Memory) -> int:
-        return sum(len(info.remembered.data) for info in memory._infos.values() if info.remembered is not None)
+        return sum(len(info.remembered.data) for info in memory._infos.known.values() if info.remembered is not None)
 
     def send(self, memory: Memory, text: str) -> None:
         body = {"model": "m", "messages": [{"role": "user", "content": text}]}
@@ -845,5 +845,5 @@ class TestRememberedText:
         for number in range(500):
             self.send(memory, f"{number:030}")
         assert self.held(memory) <= 20 * 30
-        assert memory._remembered is not None
-        assert len(memory._remembered._kept) <= 20
+        assert memory._infos.remembered is not None
+        assert len(memory._infos.remembered._kept) <= 20

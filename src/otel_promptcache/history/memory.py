@@ -13,27 +13,23 @@ import secrets
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 from weakref import ref
 
 from otel_promptcache._fork import after_fork_in_child
-from otel_promptcache.fingerprint import HashKey, canonical
-from otel_promptcache.fingerprint.fields import plain_text
-from otel_promptcache.history import TELLING, Info, Node, Path, Remembered, Sent, Sight, Write
-from otel_promptcache.history.info import Traits, size_of, traits
+from otel_promptcache.fingerprint import HashKey
+from otel_promptcache.history import Info, Node, Path, Sent, Sight, Write
+from otel_promptcache.history.infos import Infos, Meeting
+from otel_promptcache.history.runs import Runs
 from otel_promptcache.history.simulation import place_entries, simulate, withdraw
-from otel_promptcache.history.trie import Rows, Stem
-from otel_promptcache.model import Kind, Link, Prompt, Run, Scope, Section, Segment, Usage
+from otel_promptcache.history.trie import Stem
+from otel_promptcache.model import Link, Prompt, Scope, Section, Usage
 from otel_promptcache.providers.rules import MINUTE, Matching, Rules, rules_for
 
 MAX_SCOPES: Final = 4096
 MAX_IDS: Final = 20_000
 MAX_UNREAD: Final = 10_000
-MAX_RUNS: Final = 256
-"""Conversations whose newest state is recognised at one glance."""
 MAX_KIN: Final = 8
-MAX_TRAITS: Final = 512
-"""Combinations of role, kind and section that are held once; a tool result's role carries the id of its call."""
 MAX_VERSIONS: Final = 4
 """Of what one route sends in front of the messages: a new prompt is rolled out beside the old one."""
 SEGMENTS_A_REQUEST: Final = 4
@@ -54,40 +50,6 @@ class _Branch:
         self.root = root
         self.sent: deque[Sent] = deque()
         self.segments = 0
-
-
-class _Resent(NamedTuple):
-    """Messages in a row as they were last sent: how many, their hash, and where they end, stem by stem."""
-
-    length: int
-    print: int
-    ends: tuple[tuple[Stem, int], ...]
-
-
-class _Contents:
-    """What segments say, the newest of it, within a number of bytes. It leaves this object for nowhere but a
-    comparison in this process."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._held = 0
-        self._kept: deque[Info] = deque()
-
-    def keep(self, info: Info, content: Remembered) -> None:
-        if len(content.data) > self._most:
-            return
-        info.remembered = content
-        self._kept.append(info)
-        self._held += len(content.data)
-        while self._held > self._most:
-            self.drop(self._kept[0])
-
-    def drop(self, info: Info) -> None:
-        if info.remembered is not None:
-            self._held -= len(info.remembered.data)
-            info.remembered = None
-        while self._kept and self._kept[0].remembered is None:
-            self._kept.popleft()
 
 
 class Memory:
@@ -113,15 +75,15 @@ class Memory:
 
     def _begin(self) -> None:
         self._segments = 0
-        self._infos: dict[int, Info] = {}
-        self._remembered = _Contents(self._remember_bytes) if self._remember_bytes else None
-        self._traits: dict[Traits, Traits] = {}
+        self._infos = self._no_infos()
         self._branches: OrderedDict[Scope, _Branch] = OrderedDict()
-        self._runs: OrderedDict[tuple[Stem, int, int], _Resent] = OrderedDict()
-        """By the place in front and the first message. All in it is alive: forgetting any empties it."""
+        self._runs = Runs()
         self._by_id: OrderedDict[tuple[str, str], Sent] = OrderedDict()
         self._by_site: OrderedDict[tuple[str, str, str], OrderedDict[Node | None, Sent]] = OrderedDict()
         """The newest request for each of the newest versions of what a route sends in front of the messages."""
+
+    def _no_infos(self) -> Infos:
+        return Infos(self._remember_bytes)
 
     def _after_fork(self) -> None:
         # Another thread may have held the lock when the process was copied. What was paid for belongs to the parent.
@@ -260,28 +222,13 @@ class Memory:
                 stem, at, infos = fork, 1, fork.rows.infos
             if run is not None:
                 index = run.start
-                known = self._runs.get((stem, at, hash(run.texts[0])))
-                if known is not None and known.print == _print(run, known.length):
+                known = self._runs.known(stem, at, run)
+                if known is not None:
                     ends += [(stem, at), *known.ends] if known.ends[0][0] is not stem else known.ends
                     stem, at = ends.pop()
                     index += known.length
         ends.append((stem, at))
         return ends
-
-    def _remember_runs(self, root: Stem, prompt: Prompt, path: Path) -> None:
-        for run in prompt.segments.runs:
-            end = run.start + len(run.texts)
-            behind = [piece for piece in path.pieces if run.start < piece.stem.start + piece.end]
-            ends = tuple((stem, min(last, end - stem.start)) for stem, _, last in behind if stem.start < end)
-            before = path.piece(run.start) if run.start else None
-            stem, at = (before.stem, before.end) if before is not None else (root, 0)
-            place = (stem, at, hash(run.texts[0]))
-            known = self._runs.get(place)
-            if known is None or known.ends != ends:
-                self._runs[place] = _Resent(len(run.texts), _print(run, len(run.texts)), ends)
-            self._runs.move_to_end(place)
-            if len(self._runs) > MAX_RUNS:
-                self._runs.popitem(last=False)
 
     def _holder(self, prompt: Prompt, conversation: str, tenant: str) -> Sent | None:
         for identity in (prompt.previous_id, prompt.conversation_id, conversation):
@@ -330,7 +277,7 @@ class Memory:
         if front:
             sight.leading = path.keep(front)
         if prompt.segments.runs:
-            self._remember_runs(branch.root, prompt, path)
+            self._runs.remember(branch.root, prompt, path)
         if rules.matching is Matching.BREAKPOINT and prompt.breakpoints:
             sent.breakpoints = place_entries(prompt, path, now)
         branch.sent.append(sent)
@@ -360,15 +307,15 @@ class Memory:
             stem.forks[at, segments[start].key] = fork
             stem, at = fork, 0
             ends.append((stem, at))
-        meeting = _Meeting(sight.sent)
+        meeting = Meeting(sight.sent)
         rows = stem.rows
         for run in (*segments.runs, None):
             stop = run.start if run is not None else total
             if start < stop:
-                self._add(meeting, rows, segments[start:stop])
+                self._infos.add(meeting, rows, segments[start:stop])
                 start = stop
             if run is not None and start < run.start + len(run.texts):
-                self._add_run(meeting, rows, run, start - run.start)
+                self._infos.add_run(meeting, rows, run, start - run.start)
                 start = run.start + len(run.texts)
         before = rows.sizes[-1] if at else stem.size
         rows.sizes.extend(itertools.accumulate([info.size for info in rows.infos[at:]], initial=before))
@@ -382,55 +329,6 @@ class Memory:
             ordered = sorted(meeting.kin.values(), key=lambda pair: pair[0], reverse=True)
             sight.kin = tuple(earlier for _, earlier in ordered[:MAX_KIN])
             sight.relative = next((one for one in sight.kin if id(one) in meeting.relatives), None)
-
-    def _add(self, meeting: _Meeting, rows: Rows, segments: Sequence[Segment]) -> None:
-        for segment in segments:
-            info = self._infos.get(segment.key)
-            if info is None:
-                info = self._infos[segment.key] = self._new(segment)
-                meeting.fresh += 1
-            else:
-                meeting.met(info)
-            info.refs += 1
-            info.last = meeting.sent
-            rows.infos.append(info)
-            rows.elements.append(segment.element)
-
-    def _new(self, segment: Segment) -> Info:
-        data = canonical(segment)
-        info = Info(segment.key, size_of(segment, data), self._shared_traits(traits(segment)))
-        if self._remembered is not None:
-            self._remembered.keep(info, Remembered(segment.role, plain_text(segment) is not None, data))
-        return info
-
-    def _add_run(self, meeting: _Meeting, rows: Rows, run: Run, start: int) -> None:
-        """The same for messages that are a role and a text: the first sight of a long conversation is mostly these."""
-        infos, sent, add = self._infos, meeting.sent, rows.infos.append
-        texts = run.texts[start:] if start else run.texts
-        roles = {role: self._shared_traits(Traits(Section.MESSAGES, Kind.TEXT, hash(role))) for role in set(run.roles)}
-        for role, text in zip(run.roles[start:], texts, strict=True):
-            key = hash((role, text))
-            info = infos.get(key)
-            if info is None:
-                size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-                info = infos[key] = Info(key, size, roles[role])
-                meeting.fresh += 1
-                if self._remembered is not None:
-                    self._remembered.keep(info, Remembered(role, True, text.encode("utf-8", "surrogatepass")))
-            else:
-                meeting.met(info)
-            info.refs += 1
-            info.last = sent
-            add(info)
-        rows.elements.extend(range(run.first + start, run.first + len(run.texts)))
-
-    def _shared_traits(self, found: Traits) -> Traits:
-        known = self._traits.get(found)
-        if known is None:
-            known = found
-            if len(self._traits) < MAX_TRAITS:
-                self._traits[found] = found
-        return known
 
     def _learn(self, sight: Sight, usage: Usage) -> None:
         """Takes token counts over to the nodes they belong to."""
@@ -507,36 +405,11 @@ class Memory:
             self._runs.clear()
             branch.segments -= len(gone)
             self._segments -= len(gone)
-            for info in gone:
-                info.refs -= 1
-                if not info.refs:
-                    self._infos.pop(info.key, None)
-                    if self._remembered is not None:
-                        self._remembered.drop(info)
+            self._infos.release(gone)
             leaf = stem.parent
             if len(stem) or leaf is None:
                 return
             del leaf.stem.forks[leaf.at, gone[0].key]
-
-
-class _Meeting:
-    """What the segments that are added for a request were in before."""
-
-    __slots__ = ("fresh", "kin", "relatives", "sent")
-
-    def __init__(self, sent: Sent) -> None:
-        self.sent = sent
-        self.fresh = 0
-        self.kin: dict[int, tuple[int, Sent]] = {}
-        self.relatives: set[int] = set()
-
-    def met(self, info: Info) -> None:
-        """A segment that was known. What is long is telling; that everybody says "yes" is not."""
-        earlier = info.last
-        if earlier is not None and earlier.leaf is not None and earlier.scope.tenant == self.sent.scope.tenant:
-            self.kin[id(earlier)] = (self.kin.get(id(earlier), (0, earlier))[0] + info.size, earlier)
-            if info.size >= TELLING and info.section is Section.MESSAGES:
-                self.relatives.add(id(earlier))
 
 
 def _leading(infos: Sequence[Info]) -> int:
@@ -559,10 +432,3 @@ def _plausible(sight: Sight, usage: Usage) -> bool:
         return abs(read - node.tokens) <= _SAME * node.tokens
     totals = [one.total for one in sight.holders(sight.live) if one.total]
     return not totals or read <= max(totals)
-
-
-def _print(run: Run, length: int) -> int:
-    """Process-local hash of the first messages of a run. Strings remember theirs: nothing is read again."""
-    if length > len(run.texts):
-        return 0
-    return hash((tuple(run.roles[:length]), tuple(run.texts[:length])))

@@ -15,6 +15,7 @@ from otel_promptcache.fingerprint import Detail, HashKey, unpack
 from otel_promptcache.fingerprint.detail import Hashed
 from otel_promptcache.history import Sent, Sight
 from otel_promptcache.history.info import Info, Traits
+from otel_promptcache.history.infos import Infos
 from otel_promptcache.history.memory import Memory
 from otel_promptcache.history.records import SPEAKERS, Placed, Record
 from otel_promptcache.model import Breakpoint, Kind, Link, Prompt, Scope, Section, Segment, Segments, Usage
@@ -235,15 +236,26 @@ def _segment(one: Placed, infos: dict[int, Told], details: Details, mine: Segmen
     return Segment(key, one.section, one.kind, one.element, -1, SPEAKERS[one.speaker % len(SPEAKERS)], None)
 
 
-class _Replayed(Memory):
-    """A history whose segments have been described already. Lives for one call, in one thread."""
+class _Told(Infos):
+    """Nothing is made of the segments themselves."""
 
     def __init__(self, infos: Mapping[int, Info]) -> None:
-        self._prepare(_NO_KEY, _ROOM)
+        super().__init__()
         self._told = infos
 
     def _new(self, segment: Segment) -> Info:
         return self._told[segment.key]
+
+
+class _Replayed(Memory):
+    """A history whose segments have been described already. Lives for one call, in one thread."""
+
+    def __init__(self, infos: Mapping[int, Info]) -> None:
+        self._told = infos
+        self._prepare(_NO_KEY, _ROOM)
+
+    def _no_infos(self) -> Infos:
+        return _Told(self._told)
 
 
 _NO_KEY: Final = HashKey()
