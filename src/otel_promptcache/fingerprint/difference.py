@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import re
 from array import array
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from otel_promptcache.fingerprint.detail import Detail, detail, sentence_hash, sentences
+from otel_promptcache.fingerprint.detail import FEW_LINES, STATUS_LINE, Detail, detail, sentence_hash, sentences
 from otel_promptcache.fingerprint.fields import Field, Leaf, leaves, written
 from otel_promptcache.model import Kind, Segment
 from otel_promptcache.semconv import Cause
@@ -16,6 +17,14 @@ _MAX_LINES: Final = 8
 """Differing lines that are searched for what changes of itself: the search runs while the caller waits."""
 _LABELLED: Final = 120
 """Characters up to which one of several lines is a label and a value."""
+_MAX_LISTED: Final = 64
+"""Differing lines that are searched for a list."""
+_KEY: Final = re.compile(r"[\"'][\w.-]{1,80}[\"']\s?:")
+_LISTED: Final = re.compile(r"[,;|/、，،；]|\S \* \S")
+_WORD: Final = 40
+"""Characters up to which a piece of a sentence is taken for some words of it."""
+_CONTEXT: Final = 2
+"""Pieces on either side of one that says nothing alone: a day in front of its month."""
 _PASSAGES: Final = 3
 """Lines in a row, all of them new, from which a piece of text was replaced rather than edited."""
 _MEDIA_CAUSE: Final = {Kind.IMAGE: Cause.IMAGE, Kind.AUDIO: Cause.DOCUMENT, Kind.DOCUMENT: Cause.DOCUMENT}
@@ -69,6 +78,10 @@ def difference(old: Detail | None, new: Detail | None, segment: Segment) -> Diff
         return Difference(_MEDIA_CAUSE[segment.kind], line, field, certain=True)
     if _same_pieces(old, new):
         return Difference(Cause.REORDERED, line, field, certain=True)
+    if new.bag and old.bag == new.bag:
+        cause = _shuffled(_lines(laid_out, stretch.start, min(stretch.new_end, stretch.start + _MAX_LISTED)))
+        if cause is not None:
+            return Difference(cause, line, field, certain=True)
     cause = _volatile(old, new, stretch, laid_out)
     if cause is not None and not (cause is Cause.USER_DATA and segment.kind not in _WRITTEN):
         return Difference(cause, line, field)
@@ -108,6 +121,14 @@ def _same_pieces(old: Detail, new: Detail) -> bool:
     if len(old.lines) != len(new.lines):
         return False
     return sorted(old.lines) == sorted(new.lines) or bool(new.values and old.values == new.values)
+
+
+def _shuffled(texts: Sequence[str]) -> Cause | None:
+    """What it is that the same words stand in another order: keys of JSON in a text, or items of a list. A sentence
+    whose words were moved was edited."""
+    if any(_KEY.search(text) for text in texts):
+        return Cause.KEY_ORDER
+    return Cause.REORDERED if len(texts) > 1 or any(_LISTED.search(text) for text in texts) else None
 
 
 def _reordered_object(laid_out: Sequence[Leaf], old: Detail, field: Field) -> tuple[Field, bool]:
@@ -165,28 +186,36 @@ def _lines(laid_out: Sequence[Leaf], start: int, end: int) -> list[str]:
 def _volatile(old: Detail, new: Detail, stretch: _Stretch, laid_out: Sequence[Leaf]) -> Cause | None:
     """What changed of itself in the differing lines, judged by the first that tells."""
     only_digits, only_words = old.digits == new.digits, old.words == new.words
-    removed, added = stretch.old_end - stretch.start, stretch.new_end - stretch.start
+    run = _first_run(old, new, stretch)
+    removed, added = run.old_end - run.start, run.new_end - run.start
     inserted = not removed and added <= _MAX_LINES
     local = removed == added and added <= _MAX_LINES
     if not (local or inserted or only_digits) or not added:
         return None
     if new.hints is not None:
-        held = range(stretch.start + 1, stretch.new_end + 1)
+        held = range(run.start + 1, run.new_end + 1)
         believed = (hint for hint in new.hints if only_digits or hint[0] is not Cause.COUNTER)
         return next((cause for cause, lines in believed if any(line in held for line in lines)), None)
     from otel_promptcache.fingerprint.volatile import RETRIEVED, Line, announced, cause_of
 
-    same_digits = old.figures == new.figures
-    texts = _lines(laid_out, stretch.start, min(stretch.new_end, stretch.start + _MAX_LINES))
-    if local and not only_digits and old.pieces and new.pieces:
+    texts = _lines(laid_out, run.start, min(run.new_end, run.start + _MAX_LINES))
+    same_digits, apart = old.figures == new.figures, run != stretch and not only_digits
+    line = Line("", only_digits, only_words, same_digits, apart)
+    if local and old.pieces and new.pieces and any(len(text) > STATUS_LINE for text in texts):
         fresh, gone = _sentences(texts, old, new)
-        if fresh:
-            texts, inserted = fresh, not gone
-            added = len(fresh)
+        line = line._replace(sentence=True)
+        if fresh and not gone:
+            texts, inserted = [alone for alone, _ in fresh], True
+        elif fresh:
+            told = (
+                cause_of(line._replace(text=alone)) or (inside and cause_of(line._replace(text=inside, apart=False)))
+                for alone, inside in fresh
+            )
+            return next((cause or None for cause in told if cause or not only_digits), None)
     if inserted:
-        told = {announced(text) for text in texts if text.strip()}
-        return told.pop() if len(told) == 1 else None
-    causes = [cause_of(Line(text, only_digits, only_words, same_digits)) for text in texts if text.strip()]
+        put_in = {announced(text) for text in texts if text.strip()}
+        return put_in.pop() if len(put_in) == 1 else None
+    causes = [cause_of(line._replace(text=text)) for text in texts if text.strip()]
     if only_digits or only_words or added == 1:
         return next((cause for cause in causes if cause is not None), None)
     # Several lines that say something else: each of them must be a label and a value, as in a block about the machine.
@@ -195,12 +224,35 @@ def _volatile(old: Detail, new: Detail, stretch: _Stretch, laid_out: Sequence[Le
     return causes[0] if causes else None
 
 
-def _sentences(texts: Sequence[str], old: Detail, new: Detail) -> tuple[list[str], int]:
-    """The sentences of long lines that the earlier text did not have, and how many of its own are gone; none where
-    more came or went than are told apart."""
-    fresh = [text for text in sentences("\n".join(texts)) if sentence_hash(text) not in old.pieces]
+def _first_run(old: Detail, new: Detail, stretch: _Stretch) -> _Stretch:
+    """The first of several runs of differing lines, where each line stands at its place: it binds."""
+    if len(old.lines) != len(new.lines):
+        return stretch
+    end = stretch.start
+    while end < stretch.new_end and old.lines[end] != new.lines[end]:
+        end += 1
+    return _Stretch(stretch.start, end, end)
+
+
+def _sentences(texts: Sequence[str], old: Detail, new: Detail) -> tuple[list[tuple[str, str]], int]:
+    """The sentences that the earlier text did not have, each alone and, where it is a piece of one, with what stands
+    around it; and how many of its own are gone. None where more came or went than are told apart."""
+    pieces = [piece for text in texts for piece in sentences(text)]
+    fresh = [n for n, piece in enumerate(pieces) if piece.strip() and sentence_hash(piece) not in old.pieces]
     gone = len(old.pieces - new.pieces)
-    return (fresh, gone) if len(fresh) <= _MAX_LINES and gone in (0, len(fresh)) else ([], gone)
+    if len(fresh) > _MAX_LINES or not (gone <= len(fresh) + _MAX_LINES):
+        return [], gone
+    found: list[tuple[str, str]] = []
+    for _, group in itertools.groupby(enumerate(fresh), lambda pair: pair[1] - pair[0]):
+        numbers = [number for _, number in group]
+        first, last = numbers[0], numbers[-1]
+        if len(numbers) > 1 and max(len(pieces[number]) for number in numbers) > _WORD:
+            found += [(pieces[number], "") for number in numbers]
+            continue
+        alone = " ".join(pieces[first : last + 1])
+        around = pieces[max(0, first - _CONTEXT) : last + 1 + _CONTEXT]
+        found.append((alone, " ".join(around) if len(alone) <= _WORD else ""))
+    return found, gone
 
 
 def _rewritten(old: Detail, new: Detail, stretch: _Stretch, laid_out: Sequence[Leaf]) -> Cause:
@@ -214,7 +266,10 @@ def _rewritten(old: Detail, new: Detail, stretch: _Stretch, laid_out: Sequence[L
     fresh = sum(line not in known for line in new.lines[stretch.start : stretch.new_end])
     lines = _lines(laid_out, stretch.start, min(stretch.new_end, stretch.start + 64))
     told = [line for line in lines if line.strip()]
-    retrieved = any(map(RETRIEVED.match, told)) or (len(told) >= _PASSAGES and stretch.old_end - stretch.start >= 2)
+    removed, added = stretch.old_end - stretch.start, stretch.new_end - stretch.start
+    # Rules that somebody rewrites stay as many, and short; what was found for a question does not, or is long.
+    passages = removed != added or min(map(len, told), default=0) > STATUS_LINE
+    retrieved = any(map(RETRIEVED.match, told)) or (len(told) >= _PASSAGES and removed >= 2 and passages)
     return Cause.REPLACED if retrieved and fresh >= min(len(told), 64) else Cause.EDITED
 
 
@@ -240,7 +295,8 @@ def similar(old: Detail | None, new: Detail | None) -> bool:
         return True
     if old.slim and old.slim == new.slim:
         return True
-    if old.pieces and new.pieces and 2 * len(old.pieces & new.pieces) >= max(len(old.pieces), len(new.pieces)):
+    few = max(len(old.lines), len(new.lines)) <= FEW_LINES
+    if few and old.pieces and new.pieces and 2 * len(old.pieces & new.pieces) >= max(len(old.pieces), len(new.pieces)):
         return True
     longer = max(len(old.lines), len(new.lines))
     if longer < 2:
