@@ -6,6 +6,7 @@ change without keeping the text.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from array import array
@@ -43,7 +44,9 @@ STATUS_LINE: Final = 200
 LONG: Final = 600
 FEW_LINES: Final = 8
 _MARKS_AS_BLANKS: Final = bytes.maketrans(b",;()[]{}|.!?", b" " * 12)
-_WIDE_MARKS: Final = tuple(sign.encode() for sign in "、，；。「」（）،؛।")
+_WIDE_MARKS: Final = tuple(sign.encode() for sign in "、，；。：「」（），؛।")
+_MAX_BAG: Final = 2**16
+"""Bytes up to which the words of a text are gathered."""
 _PIECE: Final = 2**10
 _MAX_COMPOSED: Final = 2**20
 """Characters that are brought into one form at a time, and altogether."""
@@ -127,7 +130,7 @@ def _of_text(segment: Segment, text: str, hashed: Hashed) -> Detail:
         parsed[0],
         parsed[1],
         parsed[2] or endings,
-        bag(data, hashed) if segment.section is not Section.MESSAGES else 0,
+        _bag(data, segment.section, hashed),
         size,
         _pieces(text, len(lines), segment.section, hashed),
         truncated or more,
@@ -141,22 +144,37 @@ def _pieces(text: str, lines: int, section: Section, hashed: Hashed) -> frozense
         return frozenset()
     if lines > FEW_LINES or len(text) < LONG:
         text = "\n".join(line for line in text.split("\n") if len(line) > long)
-    return frozenset(sentence_hash(piece, hashed) for piece in sentences(text)) if text else frozenset()
+    return frozenset(sentence_hash(piece.text, hashed) for piece in sentences(text)) if text else frozenset()
 
 
-def sentences(text: str) -> list[str]:
-    """The sentences of a text, as far as it is cut into them; what has no marks, into smaller pieces."""
-    found: list[str] = []
+class Piece(NamedTuple):
+    """A sentence, a clause of a long one, or two words that follow one another in what has no marks."""
+
+    text: str
+    pair: bool = False
+
+
+def sentences(text: str) -> list[Piece]:
+    """The sentences of a text, as far as it is cut into them; what has no marks, into pairs of words: a word alone, a
+    number above all, stands elsewhere too."""
+    found: list[Piece] = []
     for sentence in _SENTENCE.split(text[:_MAX_PIECED]):
         for clause in _CLAUSE.split(sentence) if len(sentence) > _UNCUT else (sentence,):
-            found += clause.split() if len(clause) > _UNCUT else (clause,)
+            if len(clause) > _UNCUT:
+                words = clause.split()
+                found += [Piece(f"{one} {other}", pair=True) for one, other in itertools.pairwise([*words, ""])]
+            else:
+                found.append(Piece(clause))
     return found
 
 
-def bag(data: bytes, hashed: Hashed = hash) -> int:
-    """Of the words of a text, whatever their order, with each key of JSON and its value as one; 0 where hashes are made
-    with a key: that would take longer than all others together."""
-    if hashed is not hash:
+def _bag(data: bytes, section: Section, hashed: Hashed) -> int:
+    """Of the words of what an application wrote, whatever their order, with each key of JSON and its value as one.
+
+    None is made of what is said in a conversation, of what is too long, and where hashes are made with a key: it would
+    take longer than all others together.
+    """
+    if section is Section.MESSAGES or hashed is not hash or len(data) > _MAX_BAG:
         return 0
     if not data.isascii():
         for sign in _WIDE_MARKS:
@@ -236,7 +254,7 @@ def _of_structure(segment: Segment, found: Sequence[Leaf], more: bool, hashed: H
         *loose[2:],
         values,
         *parsed,
-        bag(data, hashed) if segment.section is not Section.MESSAGES else 0,
+        _bag(data, segment.section, hashed),
         size,
         _pieces(laid_out, len(hashes), segment.section, hashed)
         if segment.kind in (Kind.TOOL, Kind.TEXT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from otel_promptcache.fingerprint.detail import FEW_LINES, STATUS_LINE, Detail, detail, sentence_hash, sentences
@@ -21,10 +21,8 @@ _MAX_LISTED: Final = 64
 """Differing lines that are searched for a list."""
 _KEY: Final = re.compile(r"[\"'][\w.-]{1,80}[\"']\s?:")
 _LISTED: Final = re.compile(r"[,;|/、，،；]|\S \* \S")
-_WORD: Final = 40
-"""Characters up to which a piece of a sentence is taken for some words of it."""
-_CONTEXT: Final = 2
-"""Pieces on either side of one that says nothing alone: a day in front of its month."""
+_CONTEXT: Final = 3
+"""Words on either side of one that says nothing alone: a day in front of its month."""
 _PASSAGES: Final = 3
 """Lines in a row, all of them new, from which a piece of text was replaced rather than edited."""
 _MEDIA_CAUSE: Final = {Kind.IMAGE: Cause.IMAGE, Kind.AUDIO: Cause.DOCUMENT, Kind.DOCUMENT: Cause.DOCUMENT}
@@ -78,7 +76,7 @@ def difference(old: Detail | None, new: Detail | None, segment: Segment) -> Diff
         return Difference(_MEDIA_CAUSE[segment.kind], line, field, certain=True)
     if _same_pieces(old, new):
         return Difference(Cause.REORDERED, line, field, certain=True)
-    if new.bag and old.bag == new.bag:
+    if new.bag and old.bag == new.bag and old.size == new.size:
         cause = _shuffled(_lines(laid_out, stretch.start, min(stretch.new_end, stretch.start + _MAX_LISTED)))
         if cause is not None:
             return Difference(cause, line, field, certain=True)
@@ -238,21 +236,28 @@ def _sentences(texts: Sequence[str], old: Detail, new: Detail) -> tuple[list[tup
     """The sentences that the earlier text did not have, each alone and, where it is a piece of one, with what stands
     around it; and how many of its own are gone. None where more came or went than are told apart."""
     pieces = [piece for text in texts for piece in sentences(text)]
-    fresh = [n for n, piece in enumerate(pieces) if piece.strip() and sentence_hash(piece) not in old.pieces]
+    fresh = [n for n, (text, _) in enumerate(pieces) if text.strip() and sentence_hash(text) not in old.pieces]
     gone = len(old.pieces - new.pieces)
-    if len(fresh) > _MAX_LINES or not (gone <= len(fresh) + _MAX_LINES):
+    if len(fresh) > 2 * _MAX_LINES or gone > len(fresh) + _MAX_LINES:
         return [], gone
     found: list[tuple[str, str]] = []
-    for _, group in itertools.groupby(enumerate(fresh), lambda pair: pair[1] - pair[0]):
-        numbers = [number for _, number in group]
-        first, last = numbers[0], numbers[-1]
-        if len(numbers) > 1 and max(len(pieces[number]) for number in numbers) > _WORD:
-            found += [(pieces[number], "") for number in numbers]
+    for paired, group in itertools.groupby(fresh, lambda number: pieces[number].pair):
+        if not paired:
+            found += [(pieces[number].text, "") for number in group]
             continue
-        alone = " ".join(pieces[first : last + 1])
-        around = pieces[max(0, first - _CONTEXT) : last + 1 + _CONTEXT]
-        found.append((alone, " ".join(around) if len(alone) <= _WORD else ""))
+        for first, last in _in_a_row(list(group)):
+            # Each word begins one pair: the changed one is the second of the first pair.
+            around = [piece.text.partition(" ")[0] for piece in pieces[max(0, first - _CONTEXT) : last + 1 + _CONTEXT]]
+            alone = [piece.text.partition(" ")[0] for piece in pieces[min(first + 1, last) : last + 1]]
+            found.append((" ".join(alone), " ".join(around)))
     return found, gone
+
+
+def _in_a_row(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """First and last of each run of numbers that follow one another."""
+    for _, run in itertools.groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+        group = [number for _, number in run]
+        yield group[0], group[-1]
 
 
 def _rewritten(old: Detail, new: Detail, stretch: _Stretch, laid_out: Sequence[Leaf]) -> Cause:

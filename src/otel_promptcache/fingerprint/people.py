@@ -46,7 +46,7 @@ _FIGURES: Final = re.compile(
     r"|ssn|date of birth|birth ?da(?:te|y)|born|dob|geb|geboren|geburtsdatum|n[ée]e? le|date de naissance|naissance"
     r"|nacid[oa]|fecha de nacimiento|nacimiento|nascid[oa]|nascimento|nat[oa] il|data di nascita|geboortedatum"
     r"|født|född|data urodzenia|do[ğg]um tarihi|телефон\w*|дата рождения|родил\w*|ngày sinh|điện thoại)"
-    r"\.?\W{0,6}[\d(+]?[A-Z\d(+]"
+    r"(?!\w)\.?\W{0,6}(?:(?:number|no\.?|on|in|am|le|el|il|em)\W{1,3})?(?:[(+]\s?)?(?:\d|[A-Z]{2}\d\d\b)"
     r"|\bIBAN\b|\+\d{1,3}[ ()-]?\d[\d ()/-]{6,20}\d"
     r"|(?:هاتف|الهاتف|تاريخ الميلاد|تلفن|फ़ोन|फोन|जन्म ?तिथि|जन्म|โทรศัพท์|โทร|วันเกิด"
     r"|電話番号?|生年月日|誕生日|电话|電話|手机|出生日期|生日"
@@ -200,6 +200,7 @@ def begins_with_somebody(text: str) -> bool:
 
 def is_about_somebody(text: str) -> bool:
     """Whether a line names a person, or has their data."""
+    text = " ".join(text.split())
     if _CONTACT.search(text) is not None or is_labelled(text) or _HONOURED.search(text) is not None:
         return True
     for pattern in _PREDICATES:

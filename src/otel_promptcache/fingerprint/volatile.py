@@ -37,7 +37,7 @@ _COUNT: Final = re.compile(
     r"|ステップ|ターン|試行|步骤|轮次|次数|단계|시도|턴)\b[^\d\n]{0,16}\d",
     _I,
 )
-_FIGURE: Final = re.compile(r"(?<![\d.:])\d{1,20}(?:,\d{3})*(?:[.,]\d{1,9})?(?![\d.:]{0,20}\d)")
+_FIGURE: Final = re.compile(r"(?<![\d.])(?<!\d:)\d{1,20}(?:,\d{3})*(?:[.,]\d{1,9})?(?![\d.:]{0,20}\d)")
 """A number that is no part of a version or a ratio: those somebody changes."""
 _BIG_NUMBER: Final = re.compile(r"(?a:(?<![\w.:]))\d{6,8}(?![\d.:])")
 
