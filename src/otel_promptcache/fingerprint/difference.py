@@ -20,7 +20,8 @@ _LABELLED: Final = 120
 _MAX_LISTED: Final = 64
 """Differing lines that are searched for a list."""
 _KEY: Final = re.compile(r"[\"'][\w.-]{1,80}[\"']\s?:")
-_LISTED: Final = re.compile(r"[,;|/、，،；]|\S \* \S")
+_PARTED: Final = ",;|/、，،；"
+"""What parts the items of a list."""
 _CONTEXT: Final = 3
 """Words on either side of one that says nothing alone: a day in front of its month."""
 _PASSAGES: Final = 3
@@ -126,7 +127,13 @@ def _shuffled(texts: Sequence[str]) -> Cause | None:
     whose words were moved was edited."""
     if any(_KEY.search(text) for text in texts):
         return Cause.KEY_ORDER
-    return Cause.REORDERED if len(texts) > 1 or any(_LISTED.search(text) for text in texts) else None
+    return Cause.REORDERED if len(texts) > 1 or any(map(_is_list, texts)) else None
+
+
+def _is_list(text: str) -> bool:
+    """Whether a line has items: more than two, or a label in front of them; else it is a sentence with a comma."""
+    marks = sum(map(text.count, _PARTED))
+    return marks > 1 or (marks == 1 and any(sign in text for sign in ":=：[({"))
 
 
 def _reordered_object(laid_out: Sequence[Leaf], old: Detail, field: Field) -> tuple[Field, bool]:

@@ -53,10 +53,8 @@ _ID_LABEL: Final = re.compile(
     rf"|(?:会话|會話|请求|請求|セッション|リクエスト|세션|요청)\s*(?:ID|id|编号|番号|번호)?{BEHIND}{_FIGURED}",
     _I,
 )
-_MIXED: Final = (
-    r"(?a:(?<![\w./:-]))(?=[\w-]{0,60}\d)(?=[\w-]{0,60}[A-Za-z])[A-Za-z0-9][A-Za-z0-9_-]{5,63}(?a:(?![\w/:]))"
-)
-_LABELLED_TOKEN: Final = re.compile(rf"{BEHIND}({_MIXED}){_TO_END}|(?:{LETTER}|:)\s({_MIXED}){_TO_END}")
+_MIXED: Final = r"(?=[\w-]{0,60}\d)(?=[\w-]{0,60}[A-Za-z])[A-Za-z0-9][A-Za-z0-9_-]{5,63}(?a:(?![\w/:]))"
+_LABELLED_TOKEN: Final = re.compile(rf"{BEHIND}({_MIXED}){_TO_END}|{LETTER}\s({_MIXED}){_TO_END}")
 _PRODUCT: Final = re.compile(r"\b(?:model|version|engine|release|runtime|encoding|format|codec|font|unit)", _I)
 _RUNS: Final = re.compile(r"[A-Za-z]+|\d+")
 _MAC: Final = re.compile(rf"{EDGE}(?:[0-9a-f]{{2}}[:-]){{5}}[0-9a-f]{{2}}{EDGE}", _I)
@@ -113,7 +111,9 @@ _SYSTEM: Final = (
 )
 _PLACE_LABEL: Final = re.compile(
     r"<env\b|</env>|<environment"
-    rf"|(?:^|[^\w-])(?:{_SURROUNDINGS}){BEHIND}"
+    # At the start of a line or of a value; somewhere in a sentence it is a word.
+    rf"|(?:^|[,;|(<{{\"'])\W{{0,8}}(?:[^\W_]{{1,20}}[ ._-]){{0,2}}(?:{_SURROUNDINGS}){BEHIND}"
+    r"|\bon (?:the )?(?:host|machine|server|node|branch) [`\"']?(?=\S{0,40}[\d./_-])[\w./-]+"
     # "The branch is main", and not "The branch is closed".
     rf"|\b{_SURROUNDINGS}\s+is\s+[`\"']?(?:{_SYSTEM}{EDGE}|(?=\S{{0,60}}[/\\\d_~])\S+[.!]?\s*(?:$|\s(?=[A-Z])))"
     r"|\b(?:current|checked[ -]out) branch is\b"

@@ -58,12 +58,13 @@ _LABEL: Final = re.compile(
     # Customer name, user.plan, userName, client (VIP); in a table, in bold, as a tag of XML.
     rf"(?:^|[\s\"'<{{(\[|*_.-]|(?<=[a-z])(?=(?-i:[A-Z])))(?:{_PART}[ ._-]?)?(?P<label>{_WHO}|{_ABOUT}|{_WHO_UNCASED}|"
     rf"{_ABOUT_UNCASED})(?:['’]s|名|명)?(?:[ ._-]?{_PART})?(?:[ ._-]?(?:{_ABOUT}|の?{_ABOUT_UNCASED}|{_WHO_UNCASED}))?"
+    rf"(?:[ _-]?(?:level|status|stufe|niveau|nivel))?"
     rf"(?:\s?\([^()\n]{{0,20}}\))?(?:{BEHIND}|>\s*)(?=(?P<value>[^\n]{{1,120}}))",
     _I,
 )
 _IS: Final = (
     r"(?:is(?: (?:called|named))?|named|called|ist|hei[ßs]+t|lautet|est|s['’]appelle|se nomme|es|se llama|è|si chiama|é"
-    r"|se chama|är|heter|er|hedder|heet|зовут|—|-|là|tên là)"
+    r"|se chama|är|heter|er|hedder|heet|nazywa się|зовут|—|-|là|tên là)"
 )
 _OPENERS: Final = r"(?:(?:the|this|your|current|our|der|die|das|dein[e]?|ihr[e]?|le|la|l['’]|el|il|o|a|sie|de)\s*){0,3}"
 _START: Final = r"(?:^\W*|[.!?;:。(]\s*)"
@@ -73,7 +74,9 @@ _SPEAKS_WITH: Final = (
     r"\b(?:mein name ist|ich hei[ßs]+e|my name is|je m['’]appelle|me llamo|mi chiamo|меня зовут"
     r"|ihr gespr[äa]chspartner(?:in)? ist|(?:sie|du) (?:helfen|hilfst)|(?:sie|du) (?:sprechen|sprichst) mit"
     r"|angemeldet als|vous (?:aidez|assistez|parlez (?:[àa]|avec)|conversez avec)|connect[ée]e? en tant que"
-    r"|ayudas? a|ayudando a|hablas con|atendiendo a|ajudando|atendendo|stai (?:aiutando|parlando con)"
+    r"|tu (?:aides|parles [àa]|parles avec)|ayudas? a|ayudando a|(?:hablas|hablando|conversas|conversando) con"
+    r"|atendiendo a|ajudando|atendendo|(?:falando|conversando) com|stai aiutando|(?:parli|parlando) con"
+    r"|(?:pratar|talar|snakker|taler) med|(?:praat|spreekt) met|rozmawiasz z|pomagasz|konuştuğun kişi"
     r"|помога(?:ешь|ете)|говорите с|(?:helping|assisting|serving|talking (?:to|with)|speaking (?:to|with)"
     r"|chatting with|on behalf of|address(?:ing)? (?:them|him|her|the user) as|call (?:them|him|her|the user|me)"
     r"|assistant (?:of|to|for)|(?:signed|logged) in as))\s+(?P<start>[^\n]+)"
@@ -91,6 +94,8 @@ _PREDICATES: Final = tuple(
         rf"{_START}{_OPENERS}{_WHO}(?:['’]s)?(?:[ _](?:[a-z]{{2,20}} )?{_ABOUT})?\s+{_IS}\s+(?P<name>[^\n]+)",
         r"^\W*(?:(?:käyttäjä|asiakas) on|(?:u[żz]ytkownik|klient) to)\s+(?P<name>[^\n]+)",
         rf"{_START}{_OPENERS}{_ABOUT}\s+{_OF}{_WHO}s?\s+{_IS}\s+(?P<name>[^\n]+)",
+        r"\b(?:is|are) (?:called|named)\s+(?P<name>[^\n]+)",
+        r"\b(?:(?:signed|logged) in as|angemeldet als|connect[ée]e? en tant que)\s+(?P<certain>\S+)\s*$",
         _SPEAKS_WITH,
         # Where there are no capitals, the verb is needed, or the word for a name.
         _HINDI,
@@ -124,7 +129,7 @@ _HONOURED: Final = re.compile(
     r"|(?<![一-龯])[一-龯]{1,4}(?:先生|女士|小姐)|(?<![가-힣])(?!고객|회원|손)[가-힣]{2,4}\s?(?:님|씨)(?![가-힣]{3})"
 )
 _SUBJECT: Final = re.compile(
-    rf"^\W*(?P<name>[^\n.:;!?]{{2,60}}?)\s+(?:is|ist|est|es|è|é|är)\s+(?:an?|eine?|une?|una?|um|uma|en|ett)\s[^\n.]{{0,40}}"
+    rf"^\W*(?P<name>[^\s.:;!?][^\n.:;!?]{{1,60}}?)\s+(?:is|ist|est|es|è|é|är)\s+(?:an?|eine?|une?|una?|um|uma|en|ett)\s[^\n.]{{0,40}}"
     rf"\b{_WHO}\b",
     _I,
 )
@@ -230,7 +235,7 @@ def _has_name(found: re.Match[str]) -> bool:
 
 def _inside(found: re.Match[str]) -> bool:
     """Whether the name stands in a sentence or alone behind the noun, and is no heading ("Customer Support Rules")."""
-    return found[0][:1].islower() or len(found["start"].split()) <= _NAME_WORDS
+    return found[0][:1].islower() or _is_name(found["start"])
 
 
 def _can_be_value(found: re.Match[str]) -> bool:
@@ -245,6 +250,8 @@ def _can_be_value(found: re.Match[str]) -> bool:
     if first is not None and first[0].islower():
         # "plan: gold yearly": few words that are no sentence.
         return len(words) <= 3 and not value.endswith((".", "!", "?"))
+    if value.endswith((".", "!")) and len(words) > _NAME_WORDS:
+        return _is_name(value)
     return _is_name(value) or (len(re.split(r"[.!?;<|]", value)[0].split()) <= 2 * _NAME_WORDS and _is_capital(first))
 
 

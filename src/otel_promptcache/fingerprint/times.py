@@ -107,7 +107,7 @@ _DATE: Final = re.compile(
     rf"|(?<![\d./])\d{{4}}[./]{_OF_YEAR}[./]{_DAY}(?![\d./]{{0,8}}\d)"  # 2026/11/21
     rf"|(?a:(?<![\w./])){_DAY}[./]{_OF_YEAR}[./](?:\d{{4}}|\d{{2}})(?![\d./]{{0,8}}\d)"  # 21.11.2026
     rf"|(?a:(?<![\w./])){_OF_YEAR}/{_DAY}/(?:\d{{4}}|\d{{2}})(?![\d./]{{0,8}}\d)"  # 11/21/26
-    rf"|{EDGE}\d{{1,2}}-\d{{1,2}}-{YEAR}{EDGE}"
+    rf"|{EDGE}\d{{1,2}}-\d{{1,2}}-{YEAR}{EDGE}|{EDGE}{_DAY}\. {_OF_YEAR}\. {YEAR}{EDGE}"
     r"|(?a:(?<![\w.,$€£]))(?:0[1-9]|[12]\d|3[01])\.(?:0[1-9]|1[0-2])\.(?!\w)"  # 21.11.
     rf"|\b(?:am|vom|den|dem|der|bis|ab) {_DAY}\.{_OF_YEAR}\.(?!\w)"
     rf"|{EDGE}[RHSTM]\d{{1,2}}\.{_OF_YEAR}\.{_DAY}(?![\d.]{{0,8}}\d)"  # R8.11.21, an era of Japan
@@ -133,7 +133,7 @@ _HOUR: Final = r"(?:[01]?\d|2[0-4])"
 _HAN: Final = "[〇零一二三四五六七八九十两兩]{1,3}"
 _UNITS: Final = (
     r"(?:sec(?:ond)?s?|min(?:ute)?s?|h(?:ou)?rs?|hours?|Sekunden?|Minuten?|Stunden?|secondes?|heures?|segundos?|minutos?"
-    r"|horas?|secondi|minut[io]|or[ae]|seconden|uur|uren|sekund\w*|minut\w*|timm\w*|timer|godzin\w*|hodin\w*"
+    r"|horas?|Std\.?|Min\.|Sek\.?|мин\.?|сек\.?|dk|sn|secondi|minut[io]|or[ae]|seconden|uur|uren|sekund\w*|minut\w*|timm\w*|timer|godzin\w*|hodin\w*"
     r"|saniye|dakika|saat|секунд\w*|минут\w*|час\w*|хвилин\w*|годин\w*|phút|giờ|giây|menit|jam|detik"
     r"|δευτερόλεπτα|λεπτά|ώρες|ثوان\w*|ثانية|دقائق|دقيقة|ساعات|ساعة|دقیقه|ساعت|ثانیه|דקות|שעות|שניות"
     r"|सेकंड|मिनट|घंटे|घंटा|সেকেন্ড|মিনিট|ঘণ্টা|நிமிடங்கள்|วินาที|นาที|ชั่วโมง|秒|分|分钟|分鐘|小时|小時|時間|초|분|시간)"
@@ -148,7 +148,8 @@ _CLOCK: Final = re.compile(
     r"|\d{4}-\d{2}-\d{2}[T ]\d{2}|/\d{4}:\d{2}:\d{2}:\d{2}"
     rf"|{EDGE}\d{{8}}T\d{{4}}"  # 20261121T140559Z
     rf"|{EDGE}{_HOUR} ?[ap]\.?m{EDGE}"  # 2 pm
-    rf"|{EDGE}{_HOUR}[.: ][0-5]\d ?(?:Uhr|น\.|hrs?{EDGE}|godz)|{EDGE}{_HOUR} ?Uhr{EDGE}"  # 14.05 Uhr
+    rf"|{EDGE}{_HOUR}[.: ][0-5]\d ?(?:Uhr|น\.|hrs?{EDGE}|godz|[ap]\.?m{EDGE})"
+    rf"|{EDGE}(?:[01]\d|2[0-3])[0-5]\d ?hrs?{EDGE}|{EDGE}{_HOUR} ?Uhr{EDGE}"  # 14.05 Uhr
     r"|(?:uhrzeit|klockan|klokken|kl|klo|kello|ora|ore|orario|alle|godzina|godz|pukul|jam|saat|время|στις|เวลา|時刻|時間)"
     rf"(?a:\b)?[^\d\w]{{0,3}}(?:\w{{2,3}}[^\d\w]{{1,2}})?{_HOUR}[.:][0-5]\d(?!\d)"  # klockan är 14.05
     rf"|{EDGE}{_HOUR} ?h ?[0-5]\d(?!\d)|{EDGE}{_HOUR} ?(?:giờ|heures?|hodin|uur){_WORD_ENDS}"
