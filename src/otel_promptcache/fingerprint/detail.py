@@ -53,6 +53,7 @@ _MAX_COMPOSED: Final = 2**20
 _MAX_PIECED: Final = 2**15
 """Characters and lines between which a text is cut into sentences; one with many lines shows itself by them."""
 _MEDIA: Final = frozenset({Kind.IMAGE, Kind.AUDIO, Kind.DOCUMENT})
+JSON_KEY: Final = b'":'
 JSON_OPENS: Final = frozenset("{[")
 _ECHOED: Final = frozenset({"id", "status", "annotations", "logprobs", "index"})
 """Fields of answers that come and go when an answer is sent back."""
@@ -171,16 +172,16 @@ def sentences(text: str) -> list[Piece]:
 def _bag(data: bytes, section: Section, hashed: Hashed) -> int:
     """Of the words of what an application wrote, whatever their order, with each key of JSON and its value as one.
 
-    None is made of what is said in a conversation, of what is too long, and where hashes are made with a key: it would
-    take longer than all others together.
+    None is made of what is said in a conversation and has no JSON in it, of what is too long, and where hashes are made
+    with a key: it would take longer than all others together.
     """
-    if section is Section.MESSAGES or hashed is not hash or len(data) > _MAX_BAG:
+    if hashed is not hash or len(data) > _MAX_BAG or (section is Section.MESSAGES and JSON_KEY not in data):
         return 0
     if not data.isascii():
         for sign in _WIDE_MARKS:
             data = data.replace(sign, b" ")
-    if b'":' in data:
-        data = data.replace(b'": ', b'":')
+    if JSON_KEY in data:
+        data = data.replace(JSON_KEY + b" ", JSON_KEY)
     return sum(map(hash, data.translate(_MARKS_AS_BLANKS).split())) & 0x7FFF_FFFF_FFFF_FFFF
 
 

@@ -142,9 +142,16 @@ _GIT_STATUS: Final = re.compile(r"^(?: [MADRCTU]|[MADRCTU?!]{2}|[MADRCTU] ) (?=\
 _FILE: Final = re.compile(r"[\w@+-][\w.@+/-]{0,80}")
 
 
+_VALUE_WORDS: Final = 6
+
+
 def has_labelled_place(text: str) -> bool:
     """Whether a line says where something runs."""
-    return _PLACE_LABEL.search(text) is not None or _GIT_STATUS.match(text) is not None
+    found = _PLACE_LABEL.search(text)
+    if found is None:
+        return _GIT_STATUS.match(text) is not None
+    value = text[found.end() :]
+    return len(value.split()) <= _VALUE_WORDS or re.search(r"[/\\\d]", value) is not None
 
 
 def is_variable(text: str) -> bool:

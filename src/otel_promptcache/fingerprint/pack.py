@@ -9,6 +9,7 @@ from typing import Final
 from otel_promptcache.fingerprint.detail import (
     BLANKS,
     FEW_LINES,
+    JSON_KEY,
     JSON_OPENS,
     LONG,
     MAX_DETAIL,
@@ -51,7 +52,13 @@ def packed(segment: Segment) -> bytes:
         return pack(detail(segment))
     data = text.encode()
     count = data.count(b"\n")
-    if b"\r" in data or b"`" in data or count >= MAX_LINES or (len(text) >= LONG and count < FEW_LINES):
+    if (
+        b"\r" in data
+        or b"`" in data
+        or JSON_KEY in data
+        or count >= MAX_LINES
+        or (len(text) >= LONG and count < FEW_LINES)
+    ):
         return pack(detail(segment))
     blanks, digits = hash(data.translate(None, BLANKS)), hash(data.translate(None, DIGITS))
     words, figures = hash(data.translate(None, WORDS)), hash(data.translate(None, NO_DIGITS))

@@ -106,27 +106,29 @@ _PREDICATES: Final = tuple(
         rf"{_NOW}{_WHO_UNCASED}(?:是|为|は|는|은)\s?(?P<certain>[^\s，。,.(]{{1,10}}?)(?:です|입니다|이다)?(?:[，。,.(]|$)",
         rf"(?:اسم|نام|שם)\s+{_WHO_UNCASED}\s+(?:هو|هي|הוא|היא)?\s?(?P<name>\S[^\n]*)",
         rf"{_WHO_UNCASED}\s?ชื่อ\s?(?P<certain>[^\s.,]{{2,20}})(?:\s|$)",
-        rf"(?:{_WHO_UNCASED}|あなたの相手|相手)(?:は|이름은|은|는)\s?(?P<certain>\S{{1,12}}\s?(?:様|さん|さま|님|씨))",
+        rf"(?:{_WHO_UNCASED}|あなたの相手|相手)(?:は|이름은|은|는)\s?(?!神|王|皆)(?P<certain>\S{{1,12}}\s?(?:様|さん|さま|님|씨))",
     )
 )
 _GREETING: Final = re.compile(
     r"^\W*(?:welcome(?: back)?|dear|hello|hi|hey|greetings|hallo|guten (?:tag|morgen|abend)|sehr geehrte[rs]?|lieber?"
     r"|bonjour|bonsoir|ch[eè]re?|hola|estimad[oa]|buenos d[íi]as|buenas tardes|ciao|buongiorno|gentile"
     r"|ol[áa]|prezad[oa]"
-    r"|beste|geachte|hej|kära|witaj|cześć|merhaba|sayın|здравствуй\w*|привет|уважаем\w*|вітаю|γεια σου|xin chào"
-    r"|مرحبا|أهلا|سلام|שלום|नमस्ते|নমস্কার|வணக்கம்|สวัสดี|こんにちは|您好|你好|안녕하세요)"
-    r"[,،、，]?\s?(?P<start>[^\n]+)",
+    r"|beste|geachte|hej|kära|witaj|cześć|merhaba|sayın|здравствуй\w*|привет|уважаем\w*|вітаю|γεια σου|xin chào)"
+    r"[,،、，]?\s?(?P<start>[^\n]+)"
+    # Without capitals a comma tells whom from what.
+    r"|^\W*(?:مرحبا|أهلا|سلام|שלום|नमस्ते|নমস্কার|வணக்கம்|สวัสดี|こんにちは|您好|你好|안녕하세요)"
+    r"(?:[,،、，]\s?(?P<called>[^\n]+)|\s(?P<hailed>\S+(?: \S+)?)[,،!])",
     _I,
 )
 _TITLE: Final = re.compile(
     r"(?:^|[\s(\"'>:|])(?:M(?:r|rs|s|me|lle|iss|x)\.?|Mister|Madam|Sir|Dr\.?|Prof\.?|Herrn?|Frau|Monsieur|Madame"
     r"|Señora?|Sra?\.|Don|Doña|Senhora?|Signora?|Sig\.(?:ra)?|Dottor(?:essa)?|Mevrouw|Meneer|Pani?|Sayın|Bay(?:an)?"
     r"|Господин|Госпожа|г-н|г-жа|M\.)\s+(?P<name>[^\n]+)"
-    r"|(?:^|\s)(?P<uncased>(?:السيدة?|الآنسة|الدكتورة?|آقای|خانم|מר|גברת)\s\S{2,}|(?:श्रीमती|श्री|திரு|คุณ|นางสาว|นาย|นาง)\s?\S{2,})"
+    r"|(?:^|\s)(?P<uncased>(?:السيدة?|الآنسة|الدكتورة?|آقای|خانم|מר|גברת)\s\S{2,}|(?:श्रीमती|श्री|திரு|นางสาว|นาย|นาง)\s?\S{2,})|(?P<thai>(?:ช่วย|กับ)คุณ\S{2,})"
 )
 _HONOURED: Final = re.compile(
     r"(?<![一-龯々ァ-ヶー])(?!お客|皆|神|王|殿|奥|仏|患者|読者|利用者|会員|顧客)[一-龯々ァ-ヶー]{2,8}(?:様|さん|さま|殿)(?![々子式態相])"
-    r"|(?<![一-龯])[一-龯]{1,4}(?:先生|女士|小姐)|(?<![가-힣])(?!고객|회원|손)[가-힣]{2,4}\s?(?:님|씨)(?![가-힣]{3})"
+    r"|(?<![一-龯])(?:(?!先生|女士|小姐|[和与或及])[一-龯]){1,4}(?:先生|女士|小姐)|(?<![가-힣])(?!고객|회원|손|선생|부모|사장|교수)[가-힣]{2,4}\s?(?:님|씨)(?![가-힣]{3})"
 )
 _SUBJECT: Final = re.compile(
     rf"^\W*(?P<name>[^\s.:;!?][^\n.:;!?]{{1,60}}?)\s+(?:is|ist|est|es|è|é|är)\s+(?:an?|eine?|une?|una?|um|uma|en|ett)\s[^\n.]{{0,40}}"
@@ -213,10 +215,10 @@ def is_about_somebody(text: str) -> bool:
         if found is not None and (_has_name(found)):
             return True
     greeted = _GREETING.search(text)
-    if greeted is not None and _is_name(greeted["start"]):
+    if greeted is not None and _is_name(greeted["start"] or greeted["called"] or greeted["hailed"]):
         return True
     for title in _TITLE.finditer(text):
-        if title["uncased"] or _starts_with_name(title["name"]):
+        if title["uncased"] or title["thai"] or _starts_with_name(title["name"]):
             return True
     subject = _SUBJECT.search(text)
     if subject is not None and _is_name(subject["name"]) and len(subject["name"].split()) > 1:
@@ -250,9 +252,8 @@ def _can_be_value(found: re.Match[str]) -> bool:
     if first is not None and first[0].islower():
         # "plan: gold yearly": few words that are no sentence.
         return len(words) <= 3 and not value.endswith((".", "!", "?"))
-    if value.endswith((".", "!")) and len(words) > _NAME_WORDS:
-        return _is_name(value)
-    return _is_name(value) or (len(re.split(r"[.!?;<|]", value)[0].split()) <= 2 * _NAME_WORDS and _is_capital(first))
+    said = _TITLES.sub("", re.split(r"[.!?;,<|(]\s?", value)[0]).split()
+    return _is_name(value) or (len(said) <= _NAME_WORDS and _is_capital(first))
 
 
 def _is_capital(first: re.Match[str] | None) -> bool:
