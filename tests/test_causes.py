@@ -268,13 +268,22 @@ OTHERS = (
     "[2] Lost books are paid at the price of a new one.",
     "[3] The last bus leaves at 19:20 from the square.",
 )
-PLAIN = tuple(line[4:] for line in PASSAGES), tuple(line[4:] for line in OTHERS)
+PLAIN = tuple(line[4:] for line in PASSAGES), (*(line[4:] for line in OTHERS), "Bags stay in the lockers.")
+LONG = tuple(tuple(f"{line[4:]} " * 5 for line in lines) for lines in (PASSAGES, OTHERS))
 
 
-@pytest.mark.parametrize(("old", "new"), [(PASSAGES, OTHERS), PLAIN], ids=["numbered", "plain"])
+@pytest.mark.parametrize(("old", "new"), [(PASSAGES, OTHERS), PLAIN, LONG], ids=["numbered", "plain", "long"])
 def test_retrieved_text_in_front_of_stable_text(old: tuple[str, ...], new: tuple[str, ...]) -> None:
     """Several lines gave way to others, and what follows stayed."""
     assert parted(text(PROSE.format("\n".join(old))), text(PROSE.format("\n".join(new))))[:2] == (Cause.REPLACED, 3)
+
+
+def test_rules_that_somebody_rewrote() -> None:
+    """As many short lines as before, and nothing that says where they were found, are no retrieved text."""
+    rules = ("- Speak softly.", "- Lend no maps.", "- Close at noon.", "- Stamp every slip.")
+    rewritten = ("- Speak as you like.", "- Lend maps for a day.", "- Close at dusk.", "- Stamp nothing.")
+    old, new = (text(PROSE.format("\n".join(lines))) for lines in (rules, rewritten))
+    assert parted(old, new)[:2] == (Cause.EDITED, 3)
 
 
 def test_the_same_passages_in_another_order() -> None:

@@ -17,9 +17,10 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Final, NewType
 
-from otel_promptcache.fingerprint.detail import Detail, detail, pack, packed, unpack
+from otel_promptcache.fingerprint.detail import Detail, detail
 from otel_promptcache.fingerprint.difference import Difference, common_start, difference, similar, volatile_lines
 from otel_promptcache.fingerprint.fields import Field
+from otel_promptcache.fingerprint.pack import pack, packed, unpack
 from otel_promptcache.model import Kind, Section, Segment
 from otel_promptcache.providers._wire import MARKERS, structure, unmarked
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import re
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from otel_promptcache.fingerprint.detail import Detail, Hashed, detail, sentence_hash, sentences
+from otel_promptcache.fingerprint.detail import FEW_LINES, STATUS_LINE, Detail, Hashed, detail, sentence_hash, sentences
 from otel_promptcache.fingerprint.fields import Field, Leaf, leaves, written
 from otel_promptcache.model import Kind, Segment
 from otel_promptcache.semconv import Cause
@@ -16,6 +17,13 @@ _MAX_LINES: Final = 8
 """Differing lines that are searched for what changes of itself: the search runs while the caller waits."""
 _LABELLED: Final = 120
 """Characters up to which one of several lines is a label and a value."""
+_MAX_LISTED: Final = 64
+"""Differing lines that are searched for a list."""
+_KEY: Final = re.compile(r"[\"'][\w.-]{1,80}[\"']\s?:")
+_PARTED: Final = ",;|/、，،；"
+"""What parts the items of a list."""
+_CONTEXT: Final = 3
+"""Words on either side of one that says nothing alone: a day in front of its month."""
 _PASSAGES: Final = 3
 """Lines in a row, all of them new, from which a piece of text was replaced rather than edited."""
 _MEDIA_CAUSE: Final = {Kind.IMAGE: Cause.IMAGE, Kind.AUDIO: Cause.DOCUMENT, Kind.DOCUMENT: Cause.DOCUMENT}
@@ -69,6 +77,10 @@ def difference(old: Detail | None, new: Detail | None, segment: Segment, hashed:
         return Difference(_MEDIA_CAUSE[segment.kind], line, field, certain=True)
     if _same_pieces(old, new):
         return Difference(Cause.REORDERED, line, field, certain=True)
+    if new.bag and old.bag == new.bag and old.size == new.size:
+        cause = _shuffled(_lines(laid_out, stretch.start, min(stretch.new_end, stretch.start + _MAX_LISTED)))
+        if cause is not None:
+            return Difference(cause, line, field, certain=True)
     cause = _volatile(old, new, stretch, laid_out, hashed)
     if cause is not None and not (cause is Cause.USER_DATA and segment.kind not in _WRITTEN):
         return Difference(cause, line, field)
@@ -108,6 +120,20 @@ def _same_pieces(old: Detail, new: Detail) -> bool:
     if len(old.lines) != len(new.lines):
         return False
     return sorted(old.lines) == sorted(new.lines) or bool(new.values and old.values == new.values)
+
+
+def _shuffled(texts: Sequence[str]) -> Cause | None:
+    """What it is that the same words stand in another order: keys of JSON in a text, or items of a list. A sentence
+    whose words were moved was edited."""
+    if any(_KEY.search(text) for text in texts):
+        return Cause.KEY_ORDER
+    return Cause.REORDERED if len(texts) > 1 or any(map(_is_list, texts)) else None
+
+
+def _is_list(text: str) -> bool:
+    """Whether a line has items: more than two, or a label in front of them; else it is a sentence with a comma."""
+    marks = sum(map(text.count, _PARTED))
+    return marks > 1 or (marks == 1 and any(sign in text for sign in ":=：[({"))
 
 
 def _reordered_object(laid_out: Sequence[Leaf], old: Detail, field: Field, hashed: Hashed) -> tuple[Field, bool]:
@@ -165,28 +191,36 @@ def _lines(laid_out: Sequence[Leaf], start: int, end: int) -> list[str]:
 def _volatile(old: Detail, new: Detail, stretch: _Stretch, laid_out: Sequence[Leaf], hashed: Hashed) -> Cause | None:
     """What changed of itself in the differing lines, judged by the first that tells."""
     only_digits, only_words = old.digits == new.digits, old.words == new.words
-    removed, added = stretch.old_end - stretch.start, stretch.new_end - stretch.start
+    run = _first_run(old, new, stretch)
+    removed, added = run.old_end - run.start, run.new_end - run.start
     inserted = not removed and added <= _MAX_LINES
     local = removed == added and added <= _MAX_LINES
     if not (local or inserted or only_digits) or not added:
         return None
     if new.hints is not None:
-        held = range(stretch.start + 1, stretch.new_end + 1)
+        held = range(run.start + 1, run.new_end + 1)
         believed = (hint for hint in new.hints if only_digits or hint[0] is not Cause.COUNTER)
         return next((cause for cause, lines in believed if any(line in held for line in lines)), None)
     from otel_promptcache.fingerprint.volatile import RETRIEVED, Line, announced, cause_of
 
-    same_digits = old.figures == new.figures
-    texts = _lines(laid_out, stretch.start, min(stretch.new_end, stretch.start + _MAX_LINES))
-    if local and not only_digits and old.pieces and new.pieces:
+    texts = _lines(laid_out, run.start, min(run.new_end, run.start + _MAX_LINES))
+    same_digits, apart = old.figures == new.figures, run != stretch and not only_digits
+    line = Line("", only_digits, only_words, same_digits, apart)
+    if local and old.pieces and new.pieces and any(len(text) > STATUS_LINE for text in texts):
         fresh, gone = _sentences(texts, old, new, hashed)
-        if fresh:
-            texts, inserted = fresh, not gone
-            added = len(fresh)
+        line = line._replace(sentence=True)
+        if fresh and not gone:
+            texts, inserted = [alone for alone, _ in fresh], True
+        elif fresh:
+            told = (
+                cause_of(line._replace(text=alone)) or (inside and cause_of(line._replace(text=inside, apart=False)))
+                for alone, inside in fresh
+            )
+            return next((cause or None for cause in told if cause or not only_digits), None)
     if inserted:
-        told = {announced(text) for text in texts if text.strip()}
-        return told.pop() if len(told) == 1 else None
-    causes = [cause_of(Line(text, only_digits, only_words, same_digits)) for text in texts if text.strip()]
+        put_in = {announced(text) for text in texts if text.strip()}
+        return put_in.pop() if len(put_in) == 1 else None
+    causes = [cause_of(line._replace(text=text)) for text in texts if text.strip()]
     if only_digits or only_words or added == 1:
         return next((cause for cause in causes if cause is not None), None)
     # Several lines that say something else: each of them must be a label and a value, as in a block about the machine.
@@ -195,12 +229,42 @@ def _volatile(old: Detail, new: Detail, stretch: _Stretch, laid_out: Sequence[Le
     return causes[0] if causes else None
 
 
-def _sentences(texts: Sequence[str], old: Detail, new: Detail, hashed: Hashed) -> tuple[list[str], int]:
-    """The sentences of long lines that the earlier text did not have, and how many of its own are gone; none where
-    more came or went than are told apart."""
-    fresh = [text for text in sentences("\n".join(texts)) if sentence_hash(text, hashed) not in old.pieces]
+def _first_run(old: Detail, new: Detail, stretch: _Stretch) -> _Stretch:
+    """The first of several runs of differing lines, where each line stands at its place: it binds."""
+    if len(old.lines) != len(new.lines):
+        return stretch
+    end = stretch.start
+    while end < stretch.new_end and old.lines[end] != new.lines[end]:
+        end += 1
+    return _Stretch(stretch.start, end, end)
+
+
+def _sentences(texts: Sequence[str], old: Detail, new: Detail, hashed: Hashed) -> tuple[list[tuple[str, str]], int]:
+    """The sentences that the earlier text did not have, each alone and, where it is a piece of one, with what stands
+    around it; and how many of its own are gone. None where more came or went than are told apart."""
+    pieces = [piece for text in texts for piece in sentences(text)]
+    fresh = [n for n, (text, _) in enumerate(pieces) if text.strip() and sentence_hash(text, hashed) not in old.pieces]
     gone = len(old.pieces - new.pieces)
-    return (fresh, gone) if len(fresh) <= _MAX_LINES and gone in (0, len(fresh)) else ([], gone)
+    if len(fresh) > 2 * _MAX_LINES or gone > len(fresh) + _MAX_LINES:
+        return [], gone
+    found: list[tuple[str, str]] = []
+    for paired, group in itertools.groupby(fresh, lambda number: pieces[number].pair):
+        if not paired:
+            found += [(pieces[number].text, "") for number in group]
+            continue
+        for first, last in _in_a_row(list(group)):
+            # Each word begins one pair: the changed one is the second of the first pair.
+            around = [piece.text.partition(" ")[0] for piece in pieces[max(0, first - _CONTEXT) : last + 1 + _CONTEXT]]
+            alone = [piece.text.partition(" ")[0] for piece in pieces[min(first + 1, last) : last + 1]]
+            found.append((" ".join(alone), " ".join(around)))
+    return found, gone
+
+
+def _in_a_row(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """First and last of each run of numbers that follow one another."""
+    for _, run in itertools.groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+        group = [number for _, number in run]
+        yield group[0], group[-1]
 
 
 def _rewritten(old: Detail, new: Detail, stretch: _Stretch, laid_out: Sequence[Leaf]) -> Cause:
@@ -214,7 +278,10 @@ def _rewritten(old: Detail, new: Detail, stretch: _Stretch, laid_out: Sequence[L
     fresh = sum(line not in known for line in new.lines[stretch.start : stretch.new_end])
     lines = _lines(laid_out, stretch.start, min(stretch.new_end, stretch.start + 64))
     told = [line for line in lines if line.strip()]
-    retrieved = any(map(RETRIEVED.match, told)) or (len(told) >= _PASSAGES and stretch.old_end - stretch.start >= 2)
+    removed, added = stretch.old_end - stretch.start, stretch.new_end - stretch.start
+    # Rules that somebody rewrites stay as many, and short; what was found for a question does not, or is long.
+    passages = removed != added or min(map(len, told), default=0) > STATUS_LINE
+    retrieved = any(map(RETRIEVED.match, told)) or (len(told) >= _PASSAGES and removed >= 2 and passages)
     return Cause.REPLACED if retrieved and fresh >= min(len(told), 64) else Cause.EDITED
 
 
@@ -240,7 +307,8 @@ def similar(old: Detail | None, new: Detail | None) -> bool:
         return True
     if old.slim and old.slim == new.slim:
         return True
-    if old.pieces and new.pieces and 2 * len(old.pieces & new.pieces) >= max(len(old.pieces), len(new.pieces)):
+    few = max(len(old.lines), len(new.lines)) <= FEW_LINES
+    if few and old.pieces and new.pieces and 2 * len(old.pieces & new.pieces) >= max(len(old.pieces), len(new.pieces)):
         return True
     longer = max(len(old.lines), len(new.lines))
     if longer < 2:
