@@ -382,7 +382,11 @@ CAUSES: dict[Cause, tuple[Callable[[], Cause | None], ...]] = {
     Cause.EDITED: pair(KEPT, line("Never lend what is not yours."), text("Rule 9 on", "Rule 9  on")),
     Cause.REPLACED: pair(passages("ants", "bees"), passages("cats", "dogs"), passages("bees", "ants")),
     Cause.RECURRENT_EDIT: (lambda: recurrent(2), lambda: recurrent(1)),
-    Cause.IMAGE: pair(sent(0, picture("aGVsbG8=")), sent(0, picture("d29ybGQ=")), sent(0, "What is this? A word.")),
+    Cause.IMAGE: pair(
+        sent(0, picture("aGVsbG8=")),
+        sent(0, picture("d29ybGQ=")),
+        sent(0, [{"type": "text", "text": "What is that?"}, *picture("aGVsbG8=")[1:]]),
+    ),
     Cause.DOCUMENT: pair(sent(0, paper("aGVsbG8=")), sent(0, paper("d29ybGQ=")), sent(0, paper("aGVsbG8="))),
     Cause.REASONING_DROPPED: pair(sent(1, thought("kept")), sent(1, thought()), sent(1, thought("kept"))),
     Cause.TOOL_CHOICE: parameter("tool_choice", {"type": "any"}, {"type": "auto"}, "anthropic"),

@@ -180,6 +180,10 @@ def blame(case: Case, source: Sent, old: Sequence[Info], new: Sequence[Info], at
         return None
     if element > segments[leading_length(new)].element or _named_alike(case, source):
         return Whole
+    # What was said after it, said again word for word, makes it the same conversation, however little it was.
+    behind = old[at + 1 :]
+    if behind and len(new) > len(old) and all(one is other for one, other in zip(behind, new[at + 1 :], strict=False)):
+        return Whole
     # An opener that went on as it was has its conversation. This is another of the same template, and its first turn
     # was another worker's.
     ended = source.leaf is not None and source.leaf.element == element and not source.leaf.continued
