@@ -40,7 +40,13 @@ lint: .venv/dev.stamp ## Check style, types and the direction of imports
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy --strict src
+	cd deploy/grafana && ../../.venv/bin/mypy --strict -p boards
 	.venv/bin/lint-imports
+
+.PHONY: dashboards
+dashboards: .venv/dev.stamp ## Write Grafana's dashboards and the rules of budgets anew
+	cd deploy/grafana && ../../.venv/bin/python -m boards
+	.venv/bin/python deploy/prometheus/budgets.py
 
 .PHONY: bench
 bench: .venv/dev.stamp ## Measure our own time a call
