@@ -218,6 +218,7 @@ def prometheus(config: Mapping[str, Any], folder: Path) -> Iterator[Prometheus]:
     """A Prometheus with a configuration, its data in a folder."""
     program = debian("prometheus")
     (port,) = free_ports(1)
+    url = f"http://{HOST}:{port}"
     file = folder / "prometheus.yaml"
     file.write_text(yaml.safe_dump(dict(config)))
     command = [
@@ -225,10 +226,10 @@ def prometheus(config: Mapping[str, Any], folder: Path) -> Iterator[Prometheus]:
         f"--config.file={file}",
         f"--storage.tsdb.path={folder / 'tsdb'}",
         f"--web.listen-address={HOST}:{port}",
+        f"--web.external-url={url}",
         "--web.enable-lifecycle",
         "--enable-feature=exemplar-storage",
     ]
-    url = f"http://{HOST}:{port}"
     with process(command, folder / "prometheus.log", lambda: answers(f"{url}/-/ready")):
         yield Prometheus(url)
 
@@ -372,3 +373,22 @@ def jaeger(folder: Path) -> Iterator[Jaeger]:
     command = [program, f"--config={COMPOSE / 'jaeger.yaml'}"]
     with process(command, folder / "jaeger.log", lambda: listens(otlp) and answers(f"{url}/api/services"), environment):
         yield Jaeger(f"{HOST}:{otlp}", url)
+
+
+# --- ClickHouse ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def clickhouse() -> Iterator[Callable[[str], list[dict[str, Any]]]]:
+    """ClickHouse's engine in this process, with an empty database: asks SQL, and has rows as dictionaries."""
+    try:
+        from chdb import session
+    except ImportError:
+        _missing("chdb is not installed (pip install --group clickhouse).")
+    with session.Session() as database:
+
+        def query(sql: str) -> list[dict[str, Any]]:
+            said = database.query(sql, "JSON").bytes()
+            return list(json.loads(said)["data"]) if said else []
+
+        yield query
