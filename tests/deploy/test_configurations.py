@@ -11,6 +11,7 @@ import yaml
 from servers import COMPOSE, DEPLOY, ROOT, Span, built
 from servers.stack import Stack  # noqa: TC002 - pytest reads it
 
+pytestmark = pytest.mark.xdist_group("stack")  # one stack, however many workers there are
 PROVISIONING = DEPLOY / "grafana" / "provisioning"
 STACK = yaml.safe_load((COMPOSE / "compose.yaml").read_text())
 

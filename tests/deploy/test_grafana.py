@@ -18,6 +18,7 @@ from servers.stack import Stack, filled_in
 
 from otel_promptcache import semconv
 
+pytestmark = pytest.mark.xdist_group("stack")  # one stack, however many workers there are
 PANELS = [(board, panel) for board in BOARDS for panel in board.panels]
 QUESTIONS = {
     (board.name, panel.title, letter): ask

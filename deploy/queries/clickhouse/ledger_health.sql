@@ -5,8 +5,8 @@ SELECT
     promptcache_key_id AS key,
     count() AS calls,
     count() - uniqExact(promptcache_call_id) AS repeated,
-    countIf(promptcache_price_version = '') AS unpriced,
-    countIf(promptcache_usage_available = false) AS without_usage
+    countIf(promptcache_price_version = '' AND gen_ai_usage_input_tokens > 0) AS unpriced,
+    countIf(error_type = '' AND ifNull(gen_ai_usage_input_tokens, 0) = 0) AS without_usage
 FROM promptcache_calls
 WHERE $__timeFilter(timestamp)
   AND match(service_name, '^(${service:regex})$')
