@@ -17,6 +17,7 @@ from typing import NamedTuple
 import environments
 
 TESTS = ("tests/instrumentation", "tests/signals", "tests/autoload")
+WORKERS = ("-n", "auto", "--maxprocesses", "4")
 OLDEST_OTEL = "1.24.0"
 PACKAGES = ("anthropic", "openai", "opentelemetry-api")
 FIRST_PYTHON, LAST_PYTHON = (3, 11), (3, 14)
@@ -94,7 +95,7 @@ def run(row: Row, more: list[str]) -> Outcome:
     except environments.UnavailableError as error:
         missing = row.python not in environments.pythons()
         return Outcome(["", "", ""], f"not run: {error}", not missing, time.monotonic() - began)
-    command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not server", *more, *TESTS]
+    command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not server", *WORKERS, *more, *TESTS]
     settings = {**os.environ, "VIRTUAL_ENV": str(python.parents[1])}
     with subprocess.Popen(
         command, cwd=environments.ROOT, env=settings, text=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL

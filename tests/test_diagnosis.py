@@ -21,7 +21,7 @@ from otel_promptcache.history import Sight
 from otel_promptcache.history.memory import Memory
 from otel_promptcache.model import Kind, Link, Prompt, Scope
 from otel_promptcache.providers.rules import Matching, Rules, rules_for
-from otel_promptcache.semconv import Cause, Reason, Status
+from otel_promptcache.semconv import Cause, Confidence, Reason, Status
 
 Body = dict[str, Any]
 
@@ -94,7 +94,9 @@ HOSTS = {"anthropic": "api.anthropic.com", "openai_chat": "api.openai.com", "ope
 class Client:
     """Sends bodies as an application does, one history, one clock, and returns what is said of each."""
 
-    def __init__(self, dialect: str = "anthropic") -> None:
+    def __init__(self, dialect: str = "anthropic", *, hashed: bool = True) -> None:
+        """``hashed``: whether the worker gets to each prompt before the next is sent."""
+        self.waiting: list[Prompt] | None = None if hashed else []
         self.dialect = providers.BY_NAME[dialect]
         self.memory = Memory(HashKey("test"), 100_000)
         self.cache = IdealCache()
@@ -124,7 +126,10 @@ class Client:
         sight = self.memory.sent(
             prompt, scope, now=self.now, route=route, conversation=conversation, link=Link(1, self.count)
         )
-        self.memory.describe(prompt, sight)
+        if self.waiting is None:
+            self.memory.describe(prompt, sight)
+        else:
+            self.waiting.append(prompt)
         usage = self.cache.usage(prompt, scope, rules_for(provider, prompt.model), self.now)
         return Pending(body, prompt, scope, sight, usage)
 
@@ -261,9 +266,11 @@ def first_of(dialect: str) -> str:
     return HISTORY[dialect].format(1 if dialect == "openai_chat" else 0)
 
 
-def changed(dialect: str, edit: Callable[[Body], object], *, before: Callable[[Body], object] = bool) -> Verdict:
+def changed(
+    dialect: str, edit: Callable[[Body], object], *, before: Callable[[Body], object] = bool, hashed: bool = True
+) -> Verdict:
     """Two turns of a conversation, then a third in a request that ``edit`` changes; ``before`` changes all three."""
-    client = Client(dialect)
+    client = Client(dialect, hashed=hashed)
     for length in (1, 3):
         body = BODIES[dialect](length)
         before(body)
@@ -451,6 +458,16 @@ def test_changed_history_is_placed_to_the_message(
     said = changed(dialect, edit, before=long_first)
     status = Status.MISS if dialect == "anthropic" else Status.PARTIAL
     assert said == Verdict(status, Reason.MESSAGES_CHANGED, cause, first_of(dialect), line)
+
+
+EDITS = [*SYSTEM_EDITS, *TOOL_EDITS, *MESSAGE_EDITS]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("edit", [row[1] for row in EDITS], ids=[row[0] for row in EDITS])
+def test_a_verdict_does_not_wait_for_the_hashes(dialect: str, edit: Callable[[Body], None]) -> None:
+    """Of calls milliseconds apart the later may be over before the worker has come to the earlier one's prompt."""
+    assert changed(dialect, edit, before=long_first, hashed=False) == changed(dialect, edit, before=long_first)
 
 
 def test_results_of_parallel_tools_in_another_order() -> None:
@@ -821,10 +838,62 @@ def another_document(dialect: str) -> list[Body]:
     return pile
 
 
+def letter(dialect: str, number: int, *then: str) -> Body:
+    """A conversation that a form opens: what is written around a few words of its own is always the same."""
+    opener = "\n".join([f"Ticket {number}: the customer wrote this.", *prose("the terms of the shop", 60).split("\n")])
+    body = BODIES[dialect](1)
+    messages(body)[leading(body) :] = turns(opener, *then)
+    return body
+
+
+def one_of_several_workers(dialect: str) -> list[Body]:
+    """It meets every conversation of a template at its second turn: others have seen the first."""
+    return [
+        letter(dialect, 4711, "Where is the parcel now?", "It went to Bremen on Monday."),
+        letter(dialect, 4712, "Which size did you order?", "Forty two, in blue please."),
+    ]
+
+
+def one_of_several_workers_later(dialect: str) -> list[Body]:
+    """The same, and one of the conversations began here."""
+    known = [letter(dialect, 4711), letter(dialect, 4711, "Where is the parcel now?", "It went to Bremen on Monday.")]
+    return [*known, letter(dialect, 4712, "Which size did you order?", "Forty two, in blue please.")]
+
+
+def canned_answer(dialect: str) -> list[Body]:
+    """The application answers every document with the same words of its own before it asks."""
+    pile = []
+    for number in range(3):
+        body = BODIES[dialect](1)
+        told = "I have read the document and am ready for your questions about it. Please go ahead."
+        messages(body)[leading(body) :] = turns(prose(f"document {number}", 40), told, f"What is rule {number} about?")
+        pile.append(body)
+    return pile
+
+
+def panel(dialect: str) -> list[Body]:
+    """Experts, each with a prompt of its own, are shown the same conversation."""
+    return [
+        with_system(BODIES[dialect](3), prose(f"the views of {expert}")) for expert in ("a lawyer", "a doctor", "me")
+    ]
+
+
+def handed_over(dialect: str) -> list[Body]:
+    """What one agent was told, another works on; both do so for every customer."""
+    steps = []
+    for customer in range(2):
+        for agent in ("the one who drafts", "the one who checks"):
+            body = with_system(BODIES[dialect](3), prose(agent))
+            messages(body)[leading(body)]["content"] = f"I am customer {customer}. {FIRST}"
+            steps.append(body)
+    return steps
+
+
 CLEAN = [
     *(first_request, identical, clean_append, rewind, regenerated, interleaved, constant_date),
     *(clock_in_newest_message, clock_in_the_question, two_agents, two_agents_same_question, two_models),
-    *(new_conversation, canned_request, another_document),
+    *(new_conversation, canned_request, another_document, one_of_several_workers, one_of_several_workers_later),
+    *(canned_answer, panel, handed_over),
 ]
 
 
@@ -836,6 +905,134 @@ def test_clean_traffic_is_never_blamed(dialect: str, traffic: Callable[[str], li
     said = [client.send(body) for body in traffic(dialect)]
     assert [one.reason for one in said] == [None] * len(said)
     assert BLAME.isdisjoint(one.status for one in said)
+
+
+SHOT: Body = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo" * 300}}
+CITED: Body = {
+    "type": "document",
+    "source": {"type": "text", "media_type": "text/plain", "data": prose("a report", 20)},
+    "citations": {"enabled": True},
+}
+
+
+@pytest.mark.parametrize(
+    ("block", "cause"), [(SHOT, Cause.IMAGE), (CITED, Cause.DOCUMENT)], ids=["picture", "document"]
+)
+def test_the_first_picture_cuts_all_messages(block: Body, cause: Cause) -> None:
+    """And so does the last one that goes. It is told as what it is, where it is."""
+    client = Client()
+    with_it = [block, {"type": "text", "text": FIFTH}]
+    bodies = [anthropic_body(3), anthropic_body(5)]
+    bodies[1]["messages"][-1]["content"] = with_it
+    client.send(bodies[0])
+    said = client.send(bodies[1])
+    assert (said.reason, said.cause, said.path) == (Reason.MESSAGES_CHANGED, cause, "messages[4].content[0]")
+    client = Client()
+    client.send(anthropic_body(1) | {"messages": [{"role": "user", "content": with_it}]})
+    body = anthropic_body(3)
+    body["messages"][0]["content"] = with_it[1:]
+    said = client.send(body)
+    assert (said.reason, said.cause, said.path) == (Reason.MESSAGES_CHANGED, cause, "messages[0].content[0]")
+
+
+@pytest.mark.parametrize("dialect", ["anthropic", "openai_responses"])
+def test_a_reminder_that_takes_the_mark_along(dialect: str) -> None:
+    """It stands, marked, behind the newest question, and is not resent: what is in front is written each time."""
+    note = "Remember: answer in one sentence, never promise a date, and name the page of the manual that you used."
+    client = Client(dialect)
+    said = []
+    for length in (21, 23, 25, 27):
+        talk = turns(*(f"{prose(f'turn {turn}', 4)}" for turn in range(length)))
+        kind, mark = ("text", {"cache_control": EPHEMERAL}) if dialect == "anthropic" else ("input_text", {})
+        question = [{"type": kind, "text": talk[-1]["content"]}, {"type": kind, "text": note, **mark}]
+        talk[-1] = {"role": "user", "content": question}
+        if dialect == "anthropic":
+            front = [{"type": "text", "text": SYSTEM, "cache_control": EPHEMERAL}]
+            body = {"model": "claude-opus-5", "system": front, "messages": talk}
+        else:
+            body = {"model": "gpt-5.6", "instructions": SYSTEM, "input": talk}
+        said.append(client.send(body).reason)
+    wrong = Reason.BREAKPOINT_MISPLACED if dialect == "anthropic" else Reason.BREAKPOINT_MISSING
+    assert said == [None, None, wrong, wrong]
+
+
+CANNED = "I have read the document and am ready for your questions about it. Please go ahead."
+
+
+def about(document: str, *more: str) -> Body:
+    body = chat_body(1)
+    messages(body)[1:] = turns(prose(document, 40), CANNED, *more)
+    return body
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "reason"),
+    [("", "", None), ("a", "b", None), ("a", "a", Reason.MESSAGES_CHANGED), ("a", "", None)],
+    ids=["nobody says", "two conversations", "one conversation", "one has no name"],
+)
+def test_the_name_of_a_conversation_tells_a_rewritten_opener_from_another(
+    earlier: str, later: str, reason: Reason | None
+) -> None:
+    """A message that both have shows little; what the application says shows it all."""
+    client = Client("openai_chat")
+    client.send(about("one", "What is the first rule?"), conversation=earlier)
+    said = client.send(about("another", "And what is the second about?"), conversation=later)
+    assert said.reason is reason
+
+
+def test_who_goes_on_resends_the_newest_message() -> None:
+    """Opener and agent have changed; that the conversation went on shows that it is the same."""
+    client = Client("openai_chat")
+    client.send(about("one", "What is the first rule?"))
+    body = about("another", "What is the first rule?", "It says that one has to ring twice.", "And the second?")
+    assert client.send(body).reason is Reason.MESSAGES_CHANGED
+
+
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "iVBORw0KGgo" * 20_000}}
+JAPANESE = "お客様には丁寧に答え、店の決まりに従うこと。" * 60
+
+
+@pytest.mark.parametrize(
+    ("front", "more", "total"),
+    [
+        (
+            [{"role": "system", "content": JAPANESE}],
+            {"role": "user", "content": prose("an English letter", 150)},
+            20_000,
+        ),
+        (
+            [{"role": "user", "content": [PICTURE, {"type": "text", "text": FIRST}]}],
+            {"role": "assistant", "content": prose("what the picture shows", 60)},
+            6_200,
+        ),
+    ],
+    ids=["a dense script", "a picture"],
+)
+def test_a_beginning_has_no_more_tokens_than_a_prompt_that_consists_of_it(
+    front: list[Body], more: Body, total: int
+) -> None:
+    """Bytes are no measure where a script or a picture takes more or fewer tokens than the rest."""
+    client = Client("openai_chat")
+    ask_ = {"role": "user", "content": "What follows from this?"}
+    client.send({"model": "gpt-4.1", "messages": [*front, ask_]}, counted(1719, 0, 0, "openai_chat"))
+    said = client.send({"model": "gpt-4.1", "messages": [*front, more, ask_]}, counted(total, 1664, 0, "openai_chat"))
+    assert (said.status, said.reason) == (Status.HIT, None)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(
+    ("conversation", "confidence"), [("", Confidence.POSSIBLE), ("ticket", Confidence.LIKELY)], ids=["", "named"]
+)
+def test_an_opener_that_was_edited_is_a_guess_unless_its_conversation_has_a_name(
+    dialect: str, conversation: str, confidence: Confidence
+) -> None:
+    """An edited opener, and one of a template whose first turn another worker saw, look alike."""
+    client = Client(dialect)
+    client.send(letter(dialect, 4711), conversation=conversation)
+    second = letter(dialect, 4712, "Where is the parcel now?", "It went to Bremen on Monday.")
+    assert client.send(second, conversation=conversation).reason is Reason.MESSAGES_CHANGED
+    assert client.full is not None
+    assert client.full.confidence is confidence
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,12 @@ SEQUENCES = [
     ("two at the same time", [A, A, B, A, B, A, B, B, A], [Pattern.ROLLOUT]),
     ("one edit that turns out to be a roll-out", [A, B, B, B, A, B, A], [Pattern.ONCE, Pattern.ROLLOUT]),
     ("a look at another version", [A, B, A, A, A, A, A], []),
+    ("and back", [*[A] * 9, *[B] * 9, *[A] * 9], [Pattern.ONCE, Pattern.ONCE]),
+    ("back by two versions", [*[A] * 9, *[B] * 9, *[C] * 9, *[A] * 9], [Pattern.ONCE] * 3),
+    ("to and fro", [*[A] * 9, *[B] * 9, *[A] * 9, *[B] * 9, *[C] * 9], [Pattern.ONCE] * 4),
+    ("a roll-out that ends", [A, A, B, A, B, A, *[B] * 99, *[C] * 9], [Pattern.ROLLOUT, Pattern.ONCE]),
+    ("a roll-out, and back", [A, A, B, A, B, A, *[B] * 120, *[A] * 9], [Pattern.ROLLOUT, Pattern.ONCE]),
+    ("a roll-out in long rows", [A, A, B, A, *[B] * 20, *[A] * 20, *[B] * 20, *[A] * 20, B, A, B], [Pattern.ROLLOUT]),
     ("every request", [RULES + f"Request {n}." for n in range(9)], [Pattern.EVERY_REQUEST]),
     ("every request but the first ones", [A, A, *(RULES + f"Request {n}." for n in range(9))], [Pattern.EVERY_REQUEST]),
     (
@@ -97,13 +105,30 @@ def test_patterns(systems: list[str], expected: list[Pattern]) -> None:
     assert told.patterns == expected
 
 
+def test_a_version_after_a_roll_out_is_told_against_what_was_rolled_out() -> None:
+    """Else the wrong deploy would be blamed."""
+    told = Told()
+    told.calls(A, A, service="1")
+    told.calls(B, A, B, A, *[B] * 20, service="2")
+    told.calls(C, C, C, service="3")
+    assert [(change.old.service, change.new.service) for change in told] == [("1", "2"), ("2", "3")]
+
+
+def test_what_is_back_for_good_costs_a_look_up() -> None:
+    """As what was never gone."""
+    told = Told()
+    told.calls(*[A] * 5, *[B] * 5, *[C] * 5, *[A] * 5)
+    digest = told.journal._routes[CHAT].strands[0].current.digest
+    assert told.journal.settled(CHAT, digest, 1e9)
+
+
 def test_a_busy_route_is_looked_at_now_and_then() -> None:
     """Once it is known that every request has a version of its own: comparing them all would cost more than it says."""
     told = Told()
     for number in range(500):
         told.call(RULES + f"Request {number}.", at=number / 10)
     assert told.patterns == [Pattern.EVERY_REQUEST]
-    assert len(told.journal._strands[CHAT][0].versions) <= 5
+    assert len(told.journal._routes[CHAT].strands[0].versions) <= 5
 
 
 def test_where_and_what() -> None:
@@ -184,15 +209,45 @@ def test_calls_an_hour() -> None:
 # --- Bounds -------------------------------------------------------------------------------------------------
 
 
+def agent(number: int, greeting: str = "hello") -> str:
+    """The system prompt of one of many agents: they have nothing in common."""
+    return "\n".join(hashlib.md5(f"{number} {line}".encode()).hexdigest() for line in range(number % 9 + 3)) + greeting
+
+
 def test_memory_is_bounded() -> None:
-    """A prefix for every request, on a route for every request: some thousand are known, and no more."""
+    """A route for every request: some thousand are known, and no more; the newest are, however many there were."""
     told = Told()
     for number in range(3000):
-        told.call(RULES + str(number), where=Where(f"/{number % 1500}", "anthropic", "m"))
-        told.call(RULES + str(number))
+        told.call(RULES + str(number), where=Where(f"/{number}", "anthropic", "m"))
+        told.call(A)
+    told.calls(B, B, B)
     assert len(told.journal._known) <= 4096
-    assert len(told.journal._strands) <= 1024
-    assert told.patterns.count(Pattern.EVERY_REQUEST) == 1
+    assert len(told.journal._routes) <= 1024
+    assert told.patterns == [Pattern.ONCE]
+
+
+def test_every_digest_that_a_route_still_has_is_known() -> None:
+    """Were one forgotten that its route has, each call with it would seem to bring a new version."""
+    told = Told()
+    for number in range(600):
+        where = Where(f"/{number}", "anthropic", "m")
+        for version in range(8):
+            told.calls(*[RULES + f"Version {version}."] * 3, where=where)
+    journal = told.journal
+    held = [one.digest for route in journal._routes.values() for strand in route.strands for one in strand.versions]
+    assert len(held) == len(journal._known) <= 4096
+    assert set(told.patterns) == {Pattern.ONCE}
+
+
+def test_a_route_of_many_agents() -> None:
+    """It tells some apart; for one more it forgets who was silent for longest, and is not asked at every call."""
+    told = Told()
+    for number in range(100):
+        told.calls(agent(0), agent(number + 1), at=number * 10.0)
+    assert len(told.journal._routes[CHAT].strands) == 16
+    for minute, greeting in enumerate(["good day"] * 3, start=20):
+        told.call(agent(0, greeting), at=minute * 60.0)
+    assert told.patterns == [Pattern.ONCE]
 
 
 @given(st.lists(st.sampled_from([A, B, C, OTHER]), max_size=40))
@@ -238,6 +293,33 @@ def test_a_process_that_makes_one_call(tmp_path: Path) -> None:
         told.call(system)
         patterns += told.patterns
     assert patterns == [Pattern.ONCE]
+
+
+def test_a_busy_file_is_not_written_at_every_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing it takes longer the more there is in it: what changes in the meantime is written later, or at the end."""
+    monkeypatch.setattr("otel_promptcache.journal.file.perf_counter", iter(range(1000)).__next__)
+    file = tmp_path / "journal.json"
+    told = Told(file)
+    told.call(agent(0))
+    written = file.read_bytes()
+    told.call(agent(1))
+    assert file.read_bytes() == written
+    told.journal.save()
+    assert len(file.read_bytes()) > len(written)
+    monkeypatch.undo()
+    then = Told(file)
+    then.calls(*[agent(1, "good day")] * 3)
+    assert then.patterns == [Pattern.ONCE]
+
+
+def test_what_a_change_is_told_of_though_the_disk_is_full(tmp_path: Path) -> None:
+    """The file cannot be written: what the journal has to say it says."""
+    file = tmp_path / "gone" / "journal.json"
+    told = Told(file)
+    for system in (A, B, B, B):
+        with contextlib.suppress(OSError):
+            told.call(system)
+    assert told.patterns == [Pattern.ONCE]
 
 
 def test_what_is_in_the_file(tmp_path: Path) -> None:

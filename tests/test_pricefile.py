@@ -323,6 +323,24 @@ class TestWrong:
         assert found[0].startswith(problem)
         assert "secret" not in str(found)
 
+    @pytest.mark.parametrize(
+        ("before", "lines"),
+        [
+            ('note = """\n[[price]]\ninput = 5\n"""\n', 4),
+            ('note = """a \\"""\n[[price]]\n""""\n', 3),
+            ("note = '''\n[[discount]]\n'''\n", 3),
+            ("note = 'it is no \"\"\" text' # nor is ''' this\n", 1),
+            ('model = [\n  "a",  # [[price]]\n  "b",\n]\n', 4),
+            ('note = "a\u2028b\x0b"\n'.replace("\x0b", "\\u000b"), 1),
+        ],
+    )
+    def test_lines_behind_a_text(self, before: str, lines: int) -> None:
+        """What looks like a row or a key in a text, a comment or a list does not count as one."""
+        text = '[[price]]\nprovider = "openai"\ninput = 1\n' + before + "outptu = 4\n[[price]]\n"
+        found = problems(text)
+        assert found[0].startswith(f"prices.toml:{4 + lines}: [[price]] outptu is no key")
+        assert found[-1].startswith(f"prices.toml:{5 + lines}: [[price]] ")
+
     def test_all_of_it_at_once(self) -> None:
         """Up to twenty things, with the line of each."""
         row = '[[price]]\nprovider = "a"\nmodel = "b%d"\ninput = -1\n'
@@ -425,3 +443,21 @@ def test_a_number_without_end(number: str) -> None:
     """Is refused by its length: to work with it would hold the whole process up."""
     with pytest.raises(PriceFileError):
         pricefile.parse(f'[[price]]\nprovider = "p"\nmodel = "m"\ninput = {number}\n'.encode(), "prices.toml")
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples" / "prices"
+
+
+class TestExamples:
+    """What the price files do that the documentation shows."""
+
+    @pytest.mark.parametrize(
+        ("account", "times"), [("", "1"), ("data-zone", "1.1"), ("regional", "1.1"), ("provisioned", "0")]
+    )
+    def test_deployments_of_azure(self, account: str, times: str) -> None:
+        """Told apart by accounts, for no call says what kind of deployment answered it."""
+        text = (EXAMPLES / "azure-data-zones.toml").read_text(encoding="utf-8")
+        usage = Usage(3_000_000, 1_000_000, 0, 1_000_000)
+        azure = {"usage": usage, "provider": "azure.ai.openai", "models": ("gpt-4.1",)}
+        # USD a million: input 2, read 0.50, output 8
+        assert paid(text, **azure, account=account) == Decimal("12.5") * Decimal(times)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -307,6 +308,23 @@ class TestContext:
         """A model that only we know is priced as in ordinary processing then, and the cost says so."""
         found = cost(Usage(1_000_000, tier="flex"), "openai", ("gpt-6.2-sol",), NOW)
         assert (found.total, found.estimated) == (4, True)
+
+    def test_what_comes_over_the_wire_is_not_kept_at_any_length(self) -> None:
+        """A tier, a place or a model of a megabyte is looked up like a short one, and nothing of it stays."""
+        long = "x" * 1_000_000
+        listed = prices.Prices()
+        usage = Usage(1000, tier=long, geo=long, speed=long, upstream=long)
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(20):
+            told = usage._replace(tier=f"{number}{long}")
+            assert cost(told, "anthropic", OPUS, 1_795_000_000, prices=listed).uncached == Decimal("0.005")
+            with pytest.raises(PriceUnknownError):
+                cost(told, "anthropic", (f"{number}{long}",), 1_795_000_000, prices=listed)
+        del told
+        kept = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+        assert kept < 1_000_000
 
     def test_the_one_that_answered_first(self) -> None:
         """A name that is not known gives way to the one that was asked for."""

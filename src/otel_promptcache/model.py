@@ -78,7 +78,7 @@ class Segments(Sequence[Segment]):
     """A prompt's segments, in order. Those of a run are made when somebody looks at them: a conversation resends
     hundreds of messages, and nobody looks at what is the same as last time."""
 
-    __slots__ = ("_made", "runs")
+    __slots__ = ("__weakref__", "_made", "runs")
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, segments: Iterable[Segment] = ()) -> None:
@@ -167,6 +167,8 @@ class Scope(NamedTuple):
     credential: str
     model: str
     cache_key: str
+    tenant: str = ""
+    """Whose requests must know nothing of other tenants', where the application keeps them apart."""
 
 
 class Prompt(NamedTuple):
@@ -249,8 +251,12 @@ class Answer(NamedTuple):
     finish_reasons: tuple[str, ...] = ()
     provider: str = ""
     """Who it looks like it is from, where the endpoint's host does not tell."""
+    guessed: str = ""
+    """Who its id looks like, where nothing surer tells."""
     discount: float | None = None
     """USD that the cache saved, as the provider itself says."""
+    pending: bool = False
+    """Whether the provider is still at it."""
 
 
 class Cost(NamedTuple):
@@ -302,6 +308,8 @@ class Evidence(NamedTuple):
     """Page of the rule, and when it was read."""
     truncated: bool = False
     """Whether the prompt was beyond our limits, and only its beginning was compared."""
+    alone: bool = False
+    """Whether others share their history with this process, and it was not told of theirs in time."""
 
 
 class Diagnosis(NamedTuple):
@@ -372,6 +380,10 @@ class Observation:
     """``gen_ai.operation.name``."""
     batch: str = ""
     """Id of the batch that it is an item of."""
+    pending: bool = False
+    """Whether the provider goes on with it in the background: it counts once the answer has been fetched."""
+    fetched: bool = False
+    """Whether the answer was fetched from the background by another request."""
     response_model: str = ""
     response_id: str = ""
     finish_reasons: tuple[str, ...] = ()

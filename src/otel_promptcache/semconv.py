@@ -30,6 +30,18 @@ class Content(StrEnum):
     """A keyed digest: comparable, not reversible without the key."""
 
 
+class Lookup(StrEnum):
+    """What became of a look-up in the shared history."""
+
+    ANSWERED = "answered"
+    LATE = "late"
+    """It took longer than a call waits for it."""
+    FAILED = "failed"
+    """No connection, or an error."""
+    SKIPPED = "skipped"
+    """Not asked: the server had not answered before, or too many calls were waiting."""
+
+
 class Field(NamedTuple):
     """One attribute: what it means, where it appears, how many values it takes, whether it shows content."""
 
@@ -62,7 +74,7 @@ OPERATION: Final = _field(
     "gen_ai.operation.name",
     "string",
     "What was asked for: `chat`, `text_completion`; `count_tokens`, `create_batch`, "
-    "`fetch_response`, which are not calls.",
+    "`fetch_response`, which are not calls; reading a batch has the sums of its items.",
     "span, metric",
     "low",
 )
@@ -161,7 +173,7 @@ EVIDENCE: Final = _field(
     "string",
     "What the verdict rests on, `equal=3/9;gap=310.5;ttl=300`: leading segments that equal the earlier request's, of "
     "all; where no change explains it, seconds between the two and that entries live; `;truncated` where only the "
-    "beginning of the prompt was compared.",
+    "beginning of the prompt was compared, `;alone` where the shared history did not answer in time.",
     "ledger",
 )
 # --- Ours: money --------------------------------------------------------------------------------------------
@@ -268,7 +280,11 @@ COUNTED_TOKENS: Final = _field(
     "promptcache.counted.tokens", "int", "What a request to count tokens was answered; nothing was used.", "span"
 )
 SCHEMA_VERSION: Final = _field(
-    "promptcache.schema", "int", "Version of these meanings.", "span, metric, ledger, prompt map", "low"
+    "promptcache.schema",
+    "int",
+    "Version of these meanings, on every record; of metrics an attribute of their scope.",
+    "span, metric, ledger, prompt map, journal, advice",
+    "low",
 )
 PACKAGE_VERSION: Final = _field("promptcache.version", "string", "Version of this package.", "metric", "low")
 
@@ -286,6 +302,9 @@ TTL: Final = _field(
 )
 WHERE: Final = _field("promptcache.where", "string", "Room in which an error of ours happened.", "metric", "low")
 PHASE: Final = _field("promptcache.phase", "string", "`request` or `response`.", "metric", "low")
+LOOKUP: Final = _field(
+    "promptcache.history.outcome", "string", "`answered`, `late`, `failed` or `skipped`.", "metric", "low"
+)
 CALL_ID: Final = _field(
     "promptcache.call.id", "string", "Identifies a call across retried exports.", "ledger, prompt map"
 )
@@ -459,6 +478,12 @@ M_NATIVE: Final = _metric(
 M_UNPRICED: Final = _metric("promptcache.unpriced.calls", "{call}", "Calls whose model has no known price.")
 M_NO_USAGE: Final = _metric("promptcache.usage_missing.calls", "{call}", "Calls without usage in the response.")
 M_ERRORS: Final = _metric("promptcache.internal.errors", "{error}", "Errors of ours, contained.", labels=(WHERE,))
+M_LOOKUPS: Final = _metric(
+    "promptcache.history.lookups", "{call}", "Look-ups in the shared history; without other labels.", labels=(LOOKUP,)
+)
+M_KEY_MISMATCH: Final = _metric(
+    "promptcache.key.mismatch", "{worker}", "Kinds of workers with another hash key, as each worker saw them."
+)
 _LIMIT_LABELS: Final = "; of the common labels provider and model only"
 M_LIMIT: Final = _metric(
     "promptcache.ratelimit.limit",

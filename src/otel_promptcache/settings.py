@@ -148,6 +148,11 @@ class Settings:
         _choice(Spans),
         "`auto` (enrich the span that already stands for the call, else make one), `always` (make one), `never`",
     )
+    batch_spans: bool = _setting(
+        False,
+        _flag,
+        "A span for each item of a batch, instead of their sums on the span of reading the results",
+    )
     ledger: bool = _setting(False, _flag, "One log event `promptcache.call` a call, unsampled")
     prompt_map: bool = _setting(False, _flag, "One log event `promptcache.prompt` a call: packed segment digests")
     journal: bool = _setting(
@@ -164,6 +169,26 @@ class Settings:
     )
     hash_key: str = _setting(
         "", _text, "Key of all exported digests; share it to compare across processes (read at the start)"
+    )
+    hash_key_before: str = _setting(
+        "",
+        _text,
+        "While keys are changed, the other one: the shared history is read under it too (read at the start)",
+    )
+    history_url: str = _setting(
+        "",
+        _text,
+        "Redis or Valkey in which workers share their history: `redis://`, `rediss://`, `unix://`, with user and "
+        "password, `?cluster=true` for a cluster; needs OTEL_PROMPTCACHE_HASH_KEY (read at the start)",
+    )
+    history_wait_ms: float = _setting(
+        20.0, _number(0, 10_000), "Milliseconds that the end of a call waits for the shared history, at most"
+    )
+    history_lines: bool = _setting(
+        False,
+        _flag,
+        "Share keyed line hashes of messages too, not only of tools and system prompt: the cause and the line of a "
+        "changed message are then told across workers (read at the start)",
     )
     metric_keys: tuple[str, ...] = _setting(
         ("team", "feature"), _names, "Attribution keys that become metric labels, comma separated"
@@ -182,7 +207,8 @@ class Settings:
         False,
         _flag,
         "Ask streams of Chat Completions for their usage (`stream_options.include_usage`) where the application does "
-        "not; the chunk it comes in is kept from the application",
+        "not; the chunk it comes in is kept from the application, also where the server would have sent it unasked "
+        "(Mistral and OpenRouter, which do, are not asked)",
     )
     provider_hosts: tuple[tuple[str, str], ...] = _setting(
         (),

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from otel_promptcache import diagnosis, fingerprint
 from otel_promptcache.fingerprint import SHORT, Detail, Digest, HashKey
+from otel_promptcache.fingerprint.detail import Hashed
 from otel_promptcache.history.info import Info, traits
 from otel_promptcache.model import Kind, Prompt, Section, Segment
 from otel_promptcache.providers import BY_NAME
@@ -243,7 +244,7 @@ class _Told(Info):
     def detail(self) -> Detail | None:
         return self._detail
 
-    def detailed(self, _: Segment) -> Detail | None:
+    def detailed(self, _: Segment, hashed: Hashed = hash) -> Detail | None:  # noqa: ARG002
         return self._detail
 
 

@@ -166,6 +166,27 @@ def sessions(recorded: Path) -> dict[str, list[Judged]]:
     return {file.name: replay.replay(exchanges.read([str(file)]).exchanges) for file in files}
 
 
+def test_the_session_of_a_file_is_a_conversation(tmp_path: Path) -> None:
+    """Two questions in one go to a model that marks only where a message ends: the second has nothing to read."""
+    rows = [
+        {
+            "endpoint": "https://api.openai.com/v1/chat/completions",
+            "body": {
+                "model": "gpt-5.6",
+                "messages": [{"role": "system", "content": TEXT}, {"role": "user", "content": ask}],
+            },
+            "usage": {"prompt_tokens": 2200, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 0}},
+            "session": session,
+            "t": at,
+        }
+        for session in ("mine", "")
+        for at, ask in ((0.0, "Wo ist mein Paket?"), (9.0, "Wann kommt es an?"))
+    ]
+    named = judged(tmp_path, *rows[:2])
+    assert [one.diagnosis.reason for one in named] == [None, Reason.BREAKPOINT_MISSING]
+    assert [one.diagnosis.reason for one in judged(tmp_path, *rows[2:])] == [None, None]
+
+
 def test_sessions_add_up(sessions: dict[str, list[Judged]], recorded: Path) -> None:
     """Calls, reads, writes and the rest are those that were counted when the sessions were collected."""
     truth = (recorded / "SOURCES.md").read_text(encoding="utf-8")

@@ -138,6 +138,30 @@ class TestComment:
         assert shown["ledger"]["calls"] == 18
         assert shown["limits"] == []
 
+    @pytest.mark.parametrize("way", ["option", "setting"])
+    def test_prices_of_a_file(
+        self,
+        way: str,
+        files: Path,
+        ledger: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """The calls of the ledger cost what they would by one's own prices."""
+        Path("prices.toml").write_text('[[discount]]\nprovider = "anthropic"\npercent = 50\n')
+        if way == "setting":
+            monkeypatch.setenv("OTEL_PROMPTCACHE_PRICE_FILE", "prices.toml")
+        given = ["--prices", "prices.toml"] if way == "option" else []
+        assert main(["ci", "--ledger", str(ledger), "--base", "base.json", "--format", "json", *given]) == 0
+        (change,) = json.loads(capsys.readouterr().out)["changes"]
+        assert change["usd_once"] == pytest.approx(reads(ledger)[1] * PREMIUM / 2)
+
+    def test_prices_that_cannot_be_used(self, files: Path, ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Are named with what is wrong."""
+        Path("prices.toml").write_text("[[prize]]\n")
+        assert main(["ci", "--ledger", str(ledger), "--base", "base.json", "--prices", "prices.toml"]) == 2
+        assert "prices.toml:1: prize is no table" in capsys.readouterr().err
+
     def test_nothing_changed(self, files: Path, ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """Says so."""
         assert main(["ci", "--ledger", str(ledger), "--base", "promptcache.snapshot.json"]) == 0

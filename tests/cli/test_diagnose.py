@@ -91,6 +91,60 @@ def test_jsonl(log: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Rückgaben" not in json.dumps(rows, ensure_ascii=False)
 
 
+PRICES = """
+[[price]]
+provider = "anthropic"
+model = "claude-sonnet-5"
+input = 100
+read = 10
+write = 125
+output = 500
+
+[[discount]]
+provider = "anthropic"
+account = "ours"
+percent = 50
+"""
+
+
+@pytest.mark.parametrize("account", ["", "ours"])
+@pytest.mark.parametrize("way", ["option", "setting"])
+def test_prices_of_a_file(
+    way: str,
+    account: str,
+    log: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What was lost is worked out with one's own prices, of the account of the settings."""
+    file = tmp_path / "prices.toml"
+    file.write_text(PRICES)
+    monkeypatch.setenv("OTEL_PROMPTCACHE_ACCOUNT", account)
+    if way == "setting":
+        monkeypatch.setenv("OTEL_PROMPTCACHE_PRICE_FILE", str(file))
+    given = ["--prices", str(file)] if way == "option" else []
+    assert main(["diagnose", log, "--format", "jsonl", *given]) == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[1])
+    # 2,100 tokens were written again at 125 USD a million, and would have been read at 10.
+    assert row["lost_tokens"] == 2100
+    assert row["lost_usd"] == pytest.approx(2100 * 115e-6 * (0.5 if account else 1))
+
+
+@pytest.mark.parametrize(("text", "said"), [("[[prize]]\n", "prize is no table"), (None, "No such file")])
+def test_prices_that_cannot_be_used(
+    text: str | None, said: str, log: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Are named with what is wrong, and nothing is said by others."""
+    file = tmp_path / "prices.toml"
+    if text is not None:
+        file.write_text(text)
+    assert main(["diagnose", log, "--prices", str(file)]) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert shown.out == ""
+
+
 def test_hashes_only(log: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diagnose", log, "--format", "jsonl", "--hashes-only", "--privacy", "full"]) == 0
     row = json.loads(capsys.readouterr().out.splitlines()[1])

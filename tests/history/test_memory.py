@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history import Sight, Write
+from otel_promptcache.history import info as known
 from otel_promptcache.history.memory import MAX_IDS, MAX_SCOPES, Memory
 from otel_promptcache.history.trie import Stem
-from otel_promptcache.model import Link, Scope, Usage
+from otel_promptcache.model import Link, Scope, Segment, Usage
 from otel_promptcache.providers import _wire, anthropic, openai_chat, openai_responses
 
 Body = dict[str, Any]
@@ -151,6 +152,23 @@ class TestSharing:
             assert bench.send(talk(*words(3)), scope=other).shared == 0
         assert len(bench.memory) == 15
 
+    def test_a_digest_that_is_made_meanwhile_stays(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A verdict makes line hashes of a segment while the worker, which makes those and the digest, gets to it."""
+        bench = Bench()
+        body = talk("one\ntwo")
+        sight, prompt = bench.start(body), anthropic.prompt(body)
+        make = known.packed
+
+        def interrupted(segment: Segment) -> bytes:
+            monkeypatch.setattr(known, "packed", make)
+            bench.memory.describe(prompt, sight)
+            return make(segment)
+
+        monkeypatch.setattr(known, "packed", interrupted)
+        detail = sight.infos[0].detailed(prompt.segments[0])
+        assert detail == sight.infos[0].detail
+        assert sight.infos[0].digest is not None
+
     def test_a_segment_is_described_once(self) -> None:
         """Wherever it stands, in whatever scope: its description is shared, and new only once."""
         bench = Bench()
@@ -211,7 +229,7 @@ class TestResending:
                     sight = bench.send(talk(*texts), float(number), scope=scope)
                 previous = sight.previous.link if sight.previous is not None else None
                 bench.memory.describe(anthropic.prompt(talk(*texts)), sight)
-                chain = KEY.root(*scope)
+                chain = KEY.root(*scope[:5])
                 for info in sight.infos:
                     assert info.digest is not None
                     chain = KEY.chain(chain, info.digest)
@@ -686,6 +704,21 @@ class TestCounts:
         bench.send(talk(*words(1)), usage=Usage(500, 0, 490))
         sight = bench.send(talk(*words(3)), usage=Usage(800, 495, 300))
         assert [node.tokens for node in sight.nodes] == [495, 0, 795]
+
+    def test_read_of_an_entry_that_another_process_wrote(self) -> None:
+        """More than the known entry can hold: it says nothing of its length, and a later, shorter read is no loss."""
+        bench = Bench()
+        bench.send(talk(*words(1)), usage=Usage(500, 0, 490))
+        sight = bench.send(talk(*words(9)), usage=Usage(4500, 4000, 500))
+        assert sight.nodes[0].tokens == 490
+
+    def test_read_of_what_has_more_tokens_than_its_bytes_tell(self) -> None:
+        """A script that takes a token a sign: what was read is still less than the prompt that left it."""
+        bench = Bench()
+        front = {"type": "text", "text": "short and dense", "cache_control": {"type": "ephemeral"}}
+        bench.send(talk("a few words") | {"system": [front]}, usage=Usage(2000, 0, 1990))
+        sight = bench.send(talk("many words " * 500) | {"system": [front]}, usage=Usage(9000, 1700, 7000))
+        assert sight.nodes[0].tokens == 1700
 
     def test_held_history_counts_for_no_prefix(self) -> None:
         """Most of it is not on the wire."""

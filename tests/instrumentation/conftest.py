@@ -21,7 +21,6 @@ import os
 import random
 import re
 import socket
-import sys
 import threading
 import time
 import zlib
@@ -48,6 +47,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from servers.canned import http_library, transport
 
 import otel_promptcache
 from otel_promptcache import pricing
@@ -580,11 +580,8 @@ def provider(_provider: Provider) -> Iterator[Provider]:
 
 @pytest.fixture
 def http() -> Any:
-    """The HTTP library that the SDKs use."""
-    for name in ("httpx2", "httpx"):
-        if hasattr(sys.modules["anthropic._base_client"], name):
-            return importlib.import_module(name)
-    raise AssertionError("neither httpx2 nor httpx")
+    """An HTTP library to answer with: the one that the anthropic SDK uses."""
+    return http_library()
 
 
 @pytest.fixture
@@ -613,35 +610,42 @@ class Clients:
     """One client a kind, all pointed at the provider, made when they are asked for."""
 
     def __init__(
-        self, url: str, tracer_provider: TracerProvider | None, transport: Any, options: dict[str, Any]
+        self,
+        url: str,
+        tracer_provider: TracerProvider | None,
+        respond: Callable[[Any], Any] | None,
+        options: dict[str, Any],
     ) -> None:
         self._url = url
-        # Certificates, which take most of the time of making a client, are nothing to a server on loopback.
-        self._http: dict[str, Any] = {"verify": False} if transport is None else {"transport": transport}
+        self._respond = respond
         self._openai: dict[str, Any] = {"api_key": "sk-test", "max_retries": 0, **options}
         self._anthropic = dict(self._openai)
         if HAS_NATIVE:
             native = {"tracer_provider": tracer_provider} if tracer_provider is not None else False
             self._anthropic["open_telemetry"] = native
 
+    def _http(self, sdk: str) -> dict[str, Any]:
+        # Certificates, which take most of the time of making a client, are nothing to a server on loopback.
+        return {"verify": False} if self._respond is None else {"transport": transport(sdk, self._respond)}
+
     @cached_property
     def anthropic(self) -> anthropic.Anthropic:
-        http_client = anthropic.DefaultHttpxClient(**self._http)
+        http_client = anthropic.DefaultHttpxClient(**self._http("anthropic"))
         return anthropic.Anthropic(base_url=self._url, http_client=http_client, **self._anthropic)
 
     @cached_property
     def async_anthropic(self) -> anthropic.AsyncAnthropic:
-        http_client = anthropic.DefaultAsyncHttpxClient(**self._http)
+        http_client = anthropic.DefaultAsyncHttpxClient(**self._http("anthropic"))
         return anthropic.AsyncAnthropic(base_url=self._url, http_client=http_client, **self._anthropic)
 
     @cached_property
     def openai(self) -> openai.OpenAI:
-        http_client = openai.DefaultHttpxClient(**self._http)
+        http_client = openai.DefaultHttpxClient(**self._http("openai"))
         return openai.OpenAI(base_url=self._url + "/v1", http_client=http_client, **self._openai)
 
     @cached_property
     def async_openai(self) -> openai.AsyncOpenAI:
-        http_client = openai.DefaultAsyncHttpxClient(**self._http)
+        http_client = openai.DefaultAsyncHttpxClient(**self._http("openai"))
         return openai.AsyncOpenAI(base_url=self._url + "/v1", http_client=http_client, **self._openai)
 
     def close(self) -> None:
@@ -656,7 +660,7 @@ class Clients:
 
 
 @pytest.fixture
-def connect(provider: Provider, http: Any) -> Iterator[Callable[..., Clients]]:
+def connect(provider: Provider) -> Iterator[Callable[..., Clients]]:
     """Makes clients. ``tracer_provider`` turns the anthropic SDK's own spans on, ``respond`` stands in for the
     provider and the network; everything else is an option of the client."""
     made: list[Clients] = []
@@ -664,8 +668,7 @@ def connect(provider: Provider, http: Any) -> Iterator[Callable[..., Clients]]:
     def make(
         tracer_provider: TracerProvider | None = None, respond: Callable[[Any], Any] | None = None, **options: Any
     ) -> Clients:
-        transport = None if respond is None else http.MockTransport(respond)
-        made.append(Clients(provider.url, tracer_provider, transport, options))
+        made.append(Clients(provider.url, tracer_provider, respond, options))
         return made[-1]
 
     yield make

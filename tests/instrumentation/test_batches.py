@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import gc
+import inspect
 import json
+import weakref
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import anthropic
 import pytest
 
-from otel_promptcache import attribute, conversation
+from otel_promptcache import attribute, conversation, route
 from otel_promptcache.emulator import emulator
+from otel_promptcache.instrumentation import runtime
+from otel_promptcache.observer.batches import Batches
 
+HAS_NATIVE = "open_telemetry" in inspect.signature(anthropic.Anthropic).parameters
 INPUT, CALLS, COST = "gen_ai.client.inference.usage.input_tokens", "promptcache.calls", "promptcache.cost"
 SYSTEM = [{"type": "text", "text": "Be brief. " * 2000, "cache_control": {"type": "ephemeral"}}]
 PARAMETERS = {
@@ -27,6 +34,10 @@ def messages():
     """The batches of the anthropic SDK, answered by the emulator."""
     with emulator() as provider:
         yield anthropic.Anthropic(base_url=provider.url, api_key="k", max_retries=0).messages.batches
+
+
+def telemetry_prices():
+    return runtime.running().observer.prices
 
 
 def totals(telemetry):
@@ -51,19 +62,92 @@ def test_each_item_is_paid_for_once(messages, observe):
     # claude-sonnet-4-6, USD a million: input 3, read 0.30, 5-minute write 3.75, output 15; half of it in a batch.
     usd = (fresh * 3 + read * 0.3 + written * 3.75 + output * 15) / 2e6
     assert totals(telemetry) == (3, fresh + read + written, pytest.approx(usd))
-    assert len(telemetry.token_spans) == 3
+    assert sum(span.attributes["promptcache.batch.items"] for span in telemetry.token_spans) == 3
+    assert sum(span.attributes["promptcache.cost.total"] for span in telemetry.token_spans) == pytest.approx(usd)
     assert telemetry.total("promptcache.internal.errors") == 0
 
 
+def test_reading_has_one_span_with_the_sums(messages, observe):
+    """Of what was counted in it, for whoever submitted the batch; reading it again costs nothing."""
+    telemetry = observe(metric_keys="team")
+    with telemetry.tracer.start_as_current_span("nightly") as nightly, attribute(team="search"), route("/index"):
+        batch = messages.create(requests=REQUESTS)
+    with telemetry.tracer.start_as_current_span("collecting") as collecting, attribute(team="reading"):
+        alone = [item.result.message.usage for item in messages.results(batch.id)]
+        list(messages.results(batch.id))
+    (span,) = telemetry.token_spans
+    read = sum(usage.cache_read_input_tokens for usage in alone)
+    written = sum(usage.cache_creation_input_tokens for usage in alone)
+    _, tokens, usd = totals(telemetry)
+    told = span.attributes
+    assert (span.name, span.parent.span_id) == ("fetch_response", collecting.get_span_context().span_id)
+    assert [link.context.span_id for link in span.links] == [nightly.get_span_context().span_id]
+    assert told["promptcache.batch.items"] == 3
+    assert told["gen_ai.usage.input_tokens"] == tokens
+    assert told["gen_ai.usage.cache_read.input_tokens"] == read
+    assert told["gen_ai.usage.cache_write.input_tokens"] == written
+    assert told["gen_ai.usage.output_tokens"] == sum(usage.output_tokens for usage in alone)
+    assert told["promptcache.cost.total"] == pytest.approx(usd)
+    assert told["promptcache.attr.team"] == "search"
+    assert told["promptcache.route"] == "/index"
+    assert told["gen_ai.response.model"] == "claude-sonnet-4-6"
+
+
+def test_sums_on_the_native_span(observe):
+    """Where the SDK has a span for reading the results, and it lasts, else on one beside it; never twice."""
+    if not HAS_NATIVE:
+        pytest.skip("this anthropic SDK has no spans of its own")
+    telemetry = observe()
+    with emulator() as provider:
+        native = {"tracer_provider": telemetry.tracer_provider}
+        client = anthropic.Anthropic(base_url=provider.url, api_key="k", max_retries=0, open_telemetry=native)
+        batch = client.messages.batches.create(requests=REQUESTS)
+        for _ in range(2):
+            list(client.messages.batches.results(batch.id))
+    _, tokens, usd = totals(telemetry)
+    (span,) = telemetry.token_spans
+    assert span.attributes["gen_ai.usage.input_tokens"] == tokens
+    assert span.attributes["promptcache.cost.total"] == pytest.approx(usd)
+
+
+def test_sums_wait_for_the_prices(messages, observe, monkeypatch):
+    """Which the first calls of a process may be too early for."""
+    telemetry = observe()
+    list_ = telemetry_prices()
+    batch = messages.create(requests=REQUESTS)
+    with monkeypatch.context() as early:
+        early.setattr(list_, "ready", lambda _: False)
+        early.setattr(list_, "read", lambda _: early.undo())
+        list(messages.results(batch.id))
+        telemetry.flush()
+    (span,) = telemetry.token_spans
+    assert span.attributes["promptcache.cost.total"] == pytest.approx(telemetry.total(COST))
+
+
+def test_items_without_a_price(files, observe):
+    """Leave the sum of the costs out: half a bill is a wrong one."""
+    unknown = completion(2) | {"model": "acme-7b"}
+    client = files([line(1, completion(1)), line(2, unknown)])
+    telemetry = observe()
+    client.files.content("file-out")
+    telemetry.flush()
+    (span,) = telemetry.token_spans
+    assert span.attributes["gen_ai.usage.input_tokens"] == 10_000
+    assert "promptcache.cost.total" not in span.attributes
+    assert telemetry.total(COST) == pytest.approx(ITEM)
+
+
 def test_the_items_are_the_submitters(messages, observe):
-    """Attribution, conversation and trace are those of the code that submitted them, not of the one that reads."""
-    telemetry = observe(ledger="true")
+    """Attribution, conversation and trace are those of the code that submitted them, not of the one that reads. A span
+    for each of them is a matter of taste: there may be a hundred thousand."""
+    telemetry = observe(ledger="true", batch_spans="true")
     with telemetry.tracer.start_as_current_span("nightly") as nightly, attribute(team="search"), conversation("c-1"):
         batch = messages.create(requests=REQUESTS)
     with attribute(team="reading"):
         list(messages.results(batch.id))
     assert {labels.get("promptcache.attr.team") for labels, _ in telemetry.points(CALLS)} == {"search"}
     assert [event["promptcache.attr.team"] for event in telemetry.events()] == ["search"] * 3
+    assert len(telemetry.token_spans) == 3
     for span in telemetry.token_spans:
         assert span.parent.span_id == nightly.get_span_context().span_id
         assert span.attributes["gen_ai.conversation.id"] == "c-1"
@@ -71,9 +155,69 @@ def test_the_items_are_the_submitters(messages, observe):
         assert span.name == "chat claude-sonnet-4-6"
 
 
+def test_the_route_is_the_submitters(messages, observe):
+    """Whether it was named or found: the reader's is another one's."""
+
+    def nightly():
+        return messages.create(requests=REQUESTS)
+
+    telemetry = observe()
+    found = nightly()
+    with route("/index"):
+        named = messages.create(requests=REQUESTS)
+    with route("/collect"):
+        for batch in (found, named):
+            list(messages.results(batch.id))
+    routes = {labels["promptcache.route"] for labels, _ in telemetry.points(CALLS)}
+    assert routes == {f"{__name__}:nightly", "/index"}
+
+
+def test_a_submission_holds_nothing_of_the_applications(messages, observe):
+    """But attribution and the ids of its span: what was in its context can go."""
+
+    class Session:
+        pass
+
+    current: ContextVar[Session] = ContextVar("current")
+
+    def submit():
+        session = Session()
+        current.set(session)
+        messages.create(requests=REQUESTS)
+        return weakref.ref(session)
+
+    observe()
+    session = copy_context().run(submit)
+    gc.collect()
+    assert session() is None
+
+
+def test_items_are_remembered_up_to_a_limit():
+    """Of all batches together; the one that was not looked at for longest is forgotten first, but not who sent it."""
+    batches = Batches(items=100)
+    for name in ("a", "b", "c"):
+        assert all(batches.count(name, f"{name}-{number}") for number in range(40))
+        assert len(batches) <= 100
+    assert not any(batches.count(name, f"{name}-39") for name in ("b", "c"))
+    assert batches.count("a", "a-39")
+    assert sum(batches.count("large", str(number)) for number in range(1000)) == 1000
+    assert len(batches) <= 100
+
+
+def test_a_batch_that_was_read_whole_needs_no_items():
+    """All of them are counted: which ones need not be known."""
+    batches = Batches(items=100)
+    for number in range(50):
+        assert batches.count("a", str(number))
+    batches.read("a")
+    assert len(batches) == 0
+    assert not batches.count("a", "7")
+    assert batches.count("b", "7")
+
+
 def test_submitting_and_reading_are_observed(messages, observe):
     """As spans without tokens or cost, and durations of operations of their own; an item has no duration."""
-    telemetry = observe()
+    telemetry = observe(batch_spans="true")
     batch = messages.create(requests=REQUESTS)
     list(messages.results(batch.id))
     own = {span.name: span.attributes for span in telemetry.spans if span not in telemetry.token_spans}
@@ -100,6 +244,17 @@ def test_the_beta_and_the_asynchronous_client(observe, run):
         telemetry = observe()
         run(whole(provider.url))
     assert telemetry.total(CALLS) == 3
+
+
+def test_the_ledger_without_spans_of_items(messages, observe):
+    """Has each of them, in the trace of whoever submitted them."""
+    telemetry = observe(ledger="true")
+    with telemetry.tracer.start_as_current_span("nightly") as nightly:
+        batch = messages.create(requests=REQUESTS)
+    list(messages.results(batch.id))
+    assert len({event["gen_ai.response.id"] for event in telemetry.events()}) == 3
+    records = [item.log_record for item in telemetry._records.get_finished_logs()]
+    assert {record.trace_id for record in records} == {nightly.get_span_context().trace_id}
 
 
 def test_without_spans(messages, observe):
@@ -179,13 +334,9 @@ def test_openai_items_are_paid_for_once(files, observe):
             assert len(client.files.content(done.output_file_id).text.splitlines()) == 4
     assert totals(telemetry) == (2, 10_000, pytest.approx(2 * ITEM))
     assert {labels.get("promptcache.attr.team") for labels, _ in telemetry.points(CALLS)} == {"search"}
-    assert sorted(span.name for span in telemetry.spans) == [
-        "chat gpt-4.1",
-        "chat gpt-4.1",
-        "create_batch",
-        "fetch_response",
-        "fetch_response",
-    ]
+    assert [span.name for span in telemetry.spans] == ["create_batch", "fetch_response", "fetch_response"]
+    (span,) = telemetry.token_spans
+    assert span.attributes["promptcache.cost.total"] == pytest.approx(2 * ITEM)
 
 
 def test_results_of_a_batch_of_another_process(files, observe):
@@ -197,6 +348,25 @@ def test_results_of_a_batch_of_another_process(files, observe):
     telemetry.flush()
     assert telemetry.total(CALLS) == 2
     assert {labels.get("promptcache.attr.team") for labels, _ in telemetry.points(CALLS)} == {"reading"}
+
+
+def test_a_file_that_is_read_in_part_and_then_whole(connect, http, observe):
+    """A part that was asked for as such is not the whole."""
+
+    def respond(request):
+        if "range" in request.headers:
+            return http.Response(206, content=LINES[0] + b"\n")
+        return http.Response(200, content=b"\n".join(LINES))
+
+    client = connect(respond=respond).openai
+    telemetry = observe()
+    client.files.content("file-out", extra_headers={"range": "bytes=0-999"})
+    telemetry.flush()
+    assert telemetry.total(CALLS) == 1
+    for _ in range(2):
+        client.files.content("file-out")
+    telemetry.flush()
+    assert telemetry.total(CALLS) == 2
 
 
 @pytest.mark.parametrize("size", [1, 100, 10_000])

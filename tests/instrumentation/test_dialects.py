@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from servers.canned import transport
 
 OM: dict[str, Any] = {"model": "some-model", "messages": [{"role": "user", "content": "hi"}]}
 CALLS = "promptcache.calls"
@@ -88,10 +89,10 @@ def test_hosted_providers(host, provider, usage, expected, http, observe):
     import openai
 
     counted = {"prompt_tokens": 100, "completion_tokens": 5} | usage
-    transport = http.MockTransport(lambda _: http.Response(200, json=completion(counted)))
-    client = openai.OpenAI(
-        base_url=f"https://{host}/v1", api_key="k", http_client=openai.DefaultHttpxClient(transport=transport)
+    answering = openai.DefaultHttpxClient(
+        transport=transport("openai", lambda _: http.Response(200, json=completion(counted)))
     )
+    client = openai.OpenAI(base_url=f"https://{host}/v1", api_key="k", http_client=answering)
     telemetry = observe(prices="off")
     client.chat.completions.create(**OM)
     told = telemetry.span.attributes
@@ -211,3 +212,45 @@ def test_a_gateway_has_many_providers(connect, http, observe):
         client.chat.completions.create(**{**OM, "model": model})
     named = [span.attributes["gen_ai.provider.name"] for span in telemetry.spans]
     assert named == ["openai", "groq", "openai"]
+
+
+GUESSES = [
+    # The id's form is the engine's; the model is sold by the dialect's maker, or is nobody's.
+    ("gpt-4.1", {}, "openai"),
+    ("openai/gpt-4.1", {}, "vllm"),
+    ("qwen3-32b", {}, "vllm"),
+    ("gpt-4.1", {"system_fingerprint": "vllm-0.32.0-8c2d89a8"}, "vllm"),
+]
+
+
+@pytest.mark.parametrize(("model", "more", "name"), GUESSES)
+def test_an_id_is_no_proof(model, more, name, connect, http, observe):
+    """Gateways have ids of their own making: a model that the dialect's maker sells is not taken for an engine's, with
+    its price lost. What only an engine says is believed."""
+    told = {"id": "chatcmpl-90a68bcf289a094c", "model": model, **more}
+    answer = completion({"prompt_tokens": 1000, "completion_tokens": 1}, **told)
+    clients = connect(respond=answering(http, answer, answer))
+    telemetry = observe()
+    for _ in range(2):
+        clients.openai.chat.completions.create(**OM | {"model": model})
+    assert [span.attributes["gen_ai.provider.name"] for span in telemetry.spans] == [name] * 2
+    assert (telemetry.total("promptcache.unpriced.calls") == 0) == (name == "openai")
+
+
+def test_a_message_of_a_gateway(connect, http, observe):
+    """Likewise: SGLang's ids are those of many a gateway in front of Anthropic."""
+    document = {
+        "id": "msg_487e61d0063a49aaafffe90ad4aac234",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-sonnet-4-6",
+        "content": [],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 1000, "output_tokens": 1},
+    }
+    clients = connect(respond=answering(http, document))
+    telemetry = observe()
+    clients.anthropic.messages.create(model="claude-sonnet-4-6", max_tokens=5, messages=[])
+    assert telemetry.span.attributes["gen_ai.provider.name"] == "anthropic"
+    assert telemetry.span.attributes["promptcache.cost.total"] == pytest.approx(0.003015)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import threading
 
@@ -15,6 +16,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusC
 
 from otel_promptcache import attribute, conversation, prompt, route, strategy
 
+HAS_NATIVE = "open_telemetry" in inspect.signature(anthropic.Anthropic).parameters
 AM = {"model": "claude-sonnet-4-6", "max_tokens": 64, "messages": [{"role": "user", "content": "hi"}]}
 OM = {"model": "gpt-5.6", "messages": [{"role": "user", "content": "hi"}]}
 CLIENT, INTERNAL, SERVER = SpanKind.CLIENT, SpanKind.INTERNAL, SpanKind.SERVER
@@ -39,6 +41,14 @@ def with_system(text, **more):
 
 COLD = {"input_tokens": 10, "cache_creation_input_tokens": 5000, "cache_read_input_tokens": 0, "output_tokens": 5}
 WARM = {"input_tokens": 10, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 5000, "output_tokens": 5}
+
+
+def counting(span, monkeypatch):
+    """How often something is written on a span, so far."""
+    written = []
+    write = span.set_attributes
+    monkeypatch.setattr(span, "set_attributes", lambda attributes: (written.append(1), write(attributes)))
+    return written
 
 
 # --- Whose span -------------------------------------------------------------------------------------------
@@ -178,6 +188,30 @@ def test_an_owner_that_ends_between_first_and_last_usage(provider, clients, tele
     assert telemetry.total("promptcache.cost") == pytest.approx(0.010575)
 
 
+@pytest.mark.parametrize("read", [2, 100], ids=["left", "read to the end"])
+@pytest.mark.parametrize("mode", ["tokens", "diagnose"])
+def test_usage_in_every_chunk(mode, read, connect, streamed, observe, monkeypatch, quiet):
+    """As some providers have it in streams: an owner is told when the input's counts are known, and at the end."""
+    base = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4.1"}
+    chunks = []
+    for number in range(1, 101):
+        usage = {"prompt_tokens": 5000, "completion_tokens": number, "prompt_tokens_details": {"cached_tokens": 3000}}
+        choice = {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop" if number == 100 else None}
+        chunks.append(f"data: {json.dumps({**base, 'choices': [choice], 'usage': usage})}\n\n".encode())
+    client = connect(respond=lambda _: streamed(chunks)).openai
+    telemetry = observe(mode=mode)
+    with telemetry.tracer.start_as_current_span("theirs", kind=CLIENT, attributes=CHAT) as span:
+        written = counting(span, monkeypatch)
+        with client.chat.completions.create(stream=True, **OM | {"model": "gpt-4.1"}) as stream:
+            for _ in range(read):
+                next(stream)
+        del stream
+    assert len(written) <= 3
+    # gpt-4.1, USD a million: output 8
+    assert telemetry.span.attributes["promptcache.cost.output"] == pytest.approx(read * 8e-6)
+    assert telemetry.total("gen_ai.client.inference.usage.output_tokens") == read
+
+
 def test_a_span_of_whoever_suppresses_the_others(clients, telemetry, quiet):
     """It is written on, and nothing is made below it; without such a span nobody is observed."""
     with telemetry.tracer.start_as_current_span("theirs", kind=CLIENT, attributes=CHAT), suppress_instrumentation():
@@ -226,7 +260,7 @@ def test_a_provider_without_a_hash(monkeypatch):
     assert provider in room._watched
 
 
-@pytest.mark.skipif(not hasattr(anthropic.Anthropic, "open_telemetry"), reason="no native spans")
+@pytest.mark.skipif(not HAS_NATIVE, reason="this anthropic SDK has no spans of its own")
 class TestNative:
     """The spans that the anthropic SDK emits itself."""
 

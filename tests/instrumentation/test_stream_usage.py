@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gzip
 import inspect
 import json
 import re
+import zlib
 from typing import Any
 
 import openai
@@ -116,6 +118,51 @@ def test_off_by_default(clients, provider, observe, quiet):
     assert telemetry.span.attributes["promptcache.usage.available"] is False
 
 
+@pytest.mark.parametrize("coding", ["", "gzip", "deflate"])
+def test_headers_and_body_as_they_came(coding, connect, streamed, observe, quiet):
+    """A body that came compressed is compressed to whoever reads it raw, and says so."""
+    parts = [{"choices": [{"index": 0, "delta": {"content": "ok"}}]}, {"choices": [], "usage": {"prompt_tokens": 7}}]
+    events = [f"data: {json.dumps({'id': 'c', 'model': 'm', **part})}\n\n".encode() for part in parts]
+    packed = {"": bytes, "gzip": gzip.compress, "deflate": zlib.compress}[coding]
+    body = packed(b"".join(events))
+    headers = {"content_encoding": coding} if coding else {}
+    telemetry = observe(stream_usage="true", prices="off")
+
+    def read(way):
+        client = connect(respond=lambda _: streamed([body[:9], body[9:]], **headers)).openai
+        with client.chat.completions.with_streaming_response.create(stream=True, **OM) as response:
+            told = response.http_response
+            return told.headers.get("content-encoding", ""), b"".join(getattr(told, way)())
+
+    assert read("iter_bytes") == (coding, events[0])
+    said, raw_ = read("iter_raw")
+    unpacked = {"": bytes, "gzip": gzip.decompress, "deflate": zlib.decompress}[coding]
+    assert (said, unpacked(raw_)) == (coding, events[0])
+    assert telemetry.total(INPUT) == 14
+
+
+def test_a_host_that_sends_usage_unasked(http, streamed, observe, quiet):
+    """Is not asked, and nothing is kept from the application: it would have had it without us."""
+    parts = [{"choices": [{"index": 0, "delta": {"content": "ok"}}]}, {"choices": [], "usage": {"prompt_tokens": 7}}]
+    body = [f"data: {json.dumps({'id': 'c', 'model': 'm', **part})}\n\n".encode() for part in parts]
+    telemetry = observe(stream_usage="true", prices="off")
+    for number, host in enumerate(["openrouter.ai/api", "api.mistral.ai"], 1):
+        sent = []
+
+        def respond(request, sent=sent):
+            sent.append(json.loads(request.content))
+            return streamed(body)
+
+        client = openai.OpenAI(
+            base_url=f"https://{host}/v1",
+            api_key="k",
+            http_client=openai.DefaultHttpxClient(transport=http.MockTransport(respond)),
+        )
+        found = list(client.chat.completions.create(stream=True, **OM))
+        assert ([len(chunk.choices) for chunk in found], "stream_options" in sent[0]) == ([1, 0], False)
+        assert telemetry.total(INPUT) == 7 * number
+
+
 def test_tokens_alone(clients, provider, observe, quiet):
     """It needs no diagnosis."""
     telemetry = observe(stream_usage="true", mode="tokens")
@@ -170,6 +217,28 @@ def test_a_host_that_refuses(way, connect, provider, observe, quiet):
     assert usages(provider) == [True, False, False]
     assert telemetry.total("promptcache.calls") == 2
     assert [span.status.is_ok for span in telemetry.spans] == [True, True]
+
+
+def test_servers_on_one_host(http, observe, quiet):
+    """Are told apart by their ports: one that refuses says nothing of another."""
+    sent = []
+
+    def respond(request):
+        asked_ = "stream_options" in json.loads(request.content)
+        sent.append((request.url.port, asked_))
+        if asked_ and request.url.port == 8001:
+            return http.Response(400, json={"error": {"message": "unknown field stream_options"}})
+        return http.Response(200, headers={"content-type": "text/event-stream"}, content=b"data: [DONE]\n\n")
+
+    observe(stream_usage="true")
+    for port in (8001, 8002, 8001):
+        client = openai.OpenAI(
+            base_url=f"http://127.0.0.1:{port}/v1",
+            api_key="k",
+            http_client=openai.DefaultHttpxClient(transport=http.MockTransport(respond)),
+        )
+        list(client.chat.completions.create(stream=True, **OM))
+    assert sent == [(8001, True), (8001, False), (8002, True), (8001, False)]
 
 
 def test_a_refusal_with_422(connect, http, observe, quiet):

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 from opentelemetry import trace
+from servers.canned import http_library
 
 from otel_promptcache.instrumentation import reading, tap
 
@@ -251,8 +252,9 @@ def test_error_events_are_recognised_in_the_bytes(body, error, connect, streamed
 # --- The stream object ------------------------------------------------------------------------------------
 
 
-def test_the_stream_stays_what_it_is(connect, telemetry, http):
+def test_the_stream_stays_what_it_is(connect, telemetry):
     """``response.stream`` is still the HTTP library's kind of stream, and its attributes are the inner stream's."""
+    http = http_library("openai")
     with create(connect(), "chat")(**under(OM, "hold")) as response:
         stream = response.http_response.stream
         assert isinstance(stream, http.SyncByteStream)
@@ -263,8 +265,9 @@ def test_the_stream_stays_what_it_is(connect, telemetry, http):
             _ = stream.nothing
 
 
-async def test_the_async_stream_stays_what_it_is(connect, telemetry, http):
+async def test_the_async_stream_stays_what_it_is(connect, telemetry):
     """The same for asynchronous streams."""
+    http = http_library("openai")
     clients = connect()
     async with clients.async_openai.chat.completions.with_streaming_response.create(**OM) as response:
         stream = response.http_response.stream

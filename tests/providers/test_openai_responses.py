@@ -393,7 +393,7 @@ class TestStream:
         begun = RESPONSE | {"status": "in_progress", "usage": None}
         state: Body = {}
         assert openai_responses.event({"type": "response.created", "response": begun}, state) == Answer(
-            None, "resp_1", "gpt-5.6"
+            None, "resp_1", "gpt-5.6", pending=True
         )
         assert openai_responses.event(
             {"type": "response.completed", "response": RESPONSE}, state

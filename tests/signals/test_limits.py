@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import anthropic
-import httpx2
 import openai
 import pytest
 from servers.application import MODEL, Clients, Observed, message, observed, text
+from servers.canned import always
 
 from otel_promptcache.emulator import Emulator
 from otel_promptcache.telemetry.limits import STALE
@@ -189,21 +189,11 @@ def test_misses_of_others_spend_no_limit(clients: Clients) -> None:
         assert seen.total("promptcache.ratelimit.lost.tokens") == 0
 
 
+ONE = {"input_tokens": 1, "output_tokens": 1}
+
+
 class TestForeignHeaders:
     """A provider, or whatever stands in front of it, may send anything."""
-
-    def client(self, headers: dict[str, str]) -> anthropic.Anthropic:
-        body = {
-            "id": "msg_1",
-            "type": "message",
-            "role": "assistant",
-            "model": MODEL,
-            "content": [{"type": "text", "text": "x"}],
-            "stop_reason": "end_turn",
-            "usage": {"input_tokens": 1, "output_tokens": 1},
-        }
-        transport = httpx2.MockTransport(lambda _: httpx2.Response(200, headers=headers, json=body))
-        return anthropic.Anthropic(api_key="k", max_retries=0, http_client=httpx2.Client(transport=transport))
 
     def test_malformed(self, caplog: pytest.LogCaptureFixture) -> None:
         """Counted, not logged, and nothing else is lost."""
@@ -213,7 +203,7 @@ class TestForeignHeaders:
             "anthropic-ratelimit-input-tokens-limit": "7",
         }
         with caplog.at_level(logging.DEBUG, "otel_promptcache"), observed() as seen:
-            self.client(headers).messages.create(**message(text(20), text(10)))
+            always(ONE, model=MODEL, headers=headers).messages.create(**message(text(20), text(10)))
             assert gauge(seen, "limit", CLAUDE_LABELS) == {"input_tokens": 7}
             assert seen.points("promptcache.ratelimit.malformed") == {frozenset(CLAUDE_LABELS.items()): 2}
             assert seen.points("promptcache.internal.errors") == {}
@@ -223,7 +213,7 @@ class TestForeignHeaders:
         """Not on spans, not in the ledger, not on metrics."""
         headers = {"set-cookie": "SECRET=1", "x-request-id": "SECRET", "anthropic-organization-id": "SECRET"}
         with observed(ledger="true") as seen:
-            self.client(headers).messages.create(**message(text(20), text(10)))
+            always(ONE, model=MODEL, headers=headers).messages.create(**message(text(20), text(10)))
             told = [dict(span.attributes or {}) for span in seen.spans] + seen.ledger
             points = [metric.to_json() for metric in seen.metrics().values()]
         assert "SECRET" not in str(told) + str(points)

@@ -18,13 +18,17 @@ import otel_promptcache
 from otel_promptcache import attribute, conversation, route
 from otel_promptcache.emulator import Emulator
 from otel_promptcache.instrumentation import runtime
+from otel_promptcache.semconv import SCHEMA, SCOPE
 
 ADVISED = "explicit_bucket_boundaries_advisory" in inspect.signature(api.Meter.create_histogram).parameters
+SCOPED = "attributes" in inspect.signature(api.get_meter).parameters
 COMMON = {"gen_ai.provider.name", "gen_ai.request.model", "promptcache.route"}
 USAGE = {*COMMON, "gen_ai.operation.name", "gen_ai.token.modality"}
 DURATION = {*COMMON, "gen_ai.operation.name", "promptcache.status"}
 OF_LIMITS = {"gen_ai.provider.name", "gen_ai.request.model"}
 
+OF_A_FLEET = ("promptcache.history.lookups", "promptcache.key.mismatch")
+"""Without points where no history is shared; see ``test_shared``."""
 CONTRACT = [
     # name, unit, kind, labels
     ("gen_ai.client.inference.usage.input_tokens", "{token}", "counter", USAGE),
@@ -124,6 +128,19 @@ def test_durations_have_buckets_of_seconds(emitted: dict[str, Any]) -> None:
         assert bounds == (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 
 
+def test_every_signal_says_its_schema(clients: Clients) -> None:
+    """So that two versions of us in one fleet can be told apart. Metrics say it once, with the name of the scope."""
+    with observed(ledger="true", prompt_map="true") as seen:
+        clients.anthropic.messages.create(**message(text(3000), "hello"))
+        assert seen.call["promptcache.schema"] == SCHEMA
+        events = [*seen.ledger, *seen.maps]
+        assert [one["promptcache.schema"] for one in events] == [SCHEMA] * 2
+        data = seen.reader.get_metrics_data()
+        ours = [one.scope for each in data.resource_metrics for one in each.scope_metrics if one.scope.name == SCOPE]
+        if SCOPED:
+            assert [dict(scope.attributes) for scope in ours] == [{"promptcache.schema": SCHEMA}]
+
+
 class Spy(api.NoOpMeterProvider):
     """Notes the kind of every instrument."""
 
@@ -155,6 +172,7 @@ def test_no_counter_is_synchronous() -> None:
     otel_promptcache.uninstrument()
     assert spy.made == {
         **{name: "observable_counter" for name, _, kind, _ in CONTRACT if kind == "counter"},
+        **dict.fromkeys(OF_A_FLEET, "observable_counter"),
         **{name: "observable_gauge" for name, _, kind, _ in CONTRACT if kind == "gauge"},
         **{name: "histogram" for name, _, kind, _ in CONTRACT if kind == "histogram"},
         "gen_ai.client.token.usage": "histogram",

@@ -8,10 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import anthropic
-import httpx2
 import pytest
 from servers.application import Clients, Observed, message, observed, text
+from servers.canned import always
 
 from otel_promptcache import attribute, pricing
 from otel_promptcache.analysis.repricing import usage_of
@@ -102,6 +101,7 @@ def test_a_file_that_changes(clients: Clients, file: Path, caplog: pytest.LogCap
     file.write_text(HALF)
     with caplog.at_level(logging.WARNING), observed(price_file=str(file)) as seen:
         ask(clients, 1)
+        seen.observer.worker.flush()  # the first call may still wait for prices to be loaded
         for number, content in enumerate((HALF.replace("50", "25"), "[[nonsense", HALF), 2):
             written_later(file, content)
             looked_again(seen)
@@ -152,21 +152,6 @@ def test_the_command_uses_it(file: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert capsys.readouterr().err == "otel-promptcache price: other.toml:1: [[discount]] provider is missing\n"
 
 
-def answered(usage: dict[str, Any]) -> anthropic.Anthropic:
-    """A client whose every answer has this usage."""
-    body = {
-        "id": "msg_1",
-        "type": "message",
-        "role": "assistant",
-        "model": "claude-opus-5",
-        "content": [{"type": "text", "text": "x"}],
-        "stop_reason": "end_turn",
-        "usage": usage,
-    }
-    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, json=body))
-    return anthropic.Anthropic(api_key="k", max_retries=0, http_client=httpx2.Client(transport=transport))
-
-
 def test_compaction_is_paid_and_not_counted() -> None:
     """Span and counters have the response's own token counts; the cost has the summary, too; the ledger knows why."""
     usage = {
@@ -177,7 +162,7 @@ def test_compaction_is_paid_and_not_counted() -> None:
             {"type": "message", "input_tokens": 23_000, "output_tokens": 1000},
         ],
     }
-    with observed(ledger="true") as seen, answered(usage) as client:
+    with observed(ledger="true") as seen, always(usage, model="claude-opus-5") as client:
         client.beta.messages.create(**message(text(20), text(10), model="claude-opus-5"))
         assert seen.call["gen_ai.usage.input_tokens"] == 23_000
         assert seen.total("gen_ai.client.inference.usage.input_tokens") == 23_000
@@ -198,7 +183,7 @@ def test_what_runs_elsewhere_or_faster() -> None:
         "speed": "fast",
         "service_tier": "standard",
     }
-    with observed(ledger="true") as seen, answered(usage) as client:
+    with observed(ledger="true") as seen, always(usage, model="claude-opus-5") as client:
         client.messages.create(**message(text(20), text(10), model="claude-opus-5"))
         assert cost(seen.call) == pytest.approx(1000 * 10e-6 * 1.1)
         said = {name: value for name, value in seen.ledger[0].items() if name.startswith("promptcache.price.")}

@@ -124,14 +124,15 @@ def _evidence(found: Mapping[str, Any]) -> Evidence | None:
     match = _EVIDENCE.fullmatch(str(found.get(semconv.EVIDENCE) or ""))
     if match is None:
         return None
-    equal, segments, gap, ttl, truncated = match.groups()
+    equal, segments, gap, ttl, truncated, alone = match.groups()
     rules = rules_for(str(found.get(semconv.PROVIDER) or ""), str(found.get(semconv.REQUEST_MODEL) or ""))
     source = f"{rules.source} ({rules.read_on})"
     seconds, lifetime = float(gap) if gap else None, int(ttl) if ttl else None
-    return Evidence(int(equal), int(segments), seconds, lifetime, rules.minimum, source, truncated is not None)
+    flags = truncated is not None, alone is not None
+    return Evidence(int(equal), int(segments), seconds, lifetime, rules.minimum, source, *flags)
 
 
-_EVIDENCE: Final = re.compile(r"equal=(\d+)/(\d+)(?:;gap=([\d.]+))?(?:;ttl=(\d+))?(;truncated)?")
+_EVIDENCE: Final = re.compile(r"equal=(\d+)/(\d+)(?:;gap=([\d.]+))?(?:;ttl=(\d+))?(;truncated)?(;alone)?")
 
 
 def before(found: Iterable[Event], one: Event) -> Event | None:

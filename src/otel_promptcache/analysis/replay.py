@@ -15,6 +15,7 @@ from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history import Sight
 from otel_promptcache.history.memory import Memory
 from otel_promptcache.model import Cost, Diagnosis, Link, Prompt, Scope, Section, Segment, Usage
+from otel_promptcache.pricing import Prices
 from otel_promptcache.providers.rules import rules_for
 from otel_promptcache.semconv import Reason, Status
 
@@ -62,9 +63,11 @@ class Judged(NamedTuple):
         return self.exchange.answer.usage or Usage()
 
 
-def replay(exchanges: Sequence[Exchange], *, texts: bool = True) -> list[Judged]:
+def replay(
+    exchanges: Sequence[Exchange], *, texts: bool = True, prices: Prices = pricing.LISTED, account: str = ""
+) -> list[Judged]:
     """What is said of each request of one case, in the order in which they were given. Without ``texts`` from nothing
-    but what live traffic keeps: no earlier text."""
+    but what live traffic keeps: no earlier text. ``account``: whose prices, where a price file tells accounts apart."""
     found: dict[int, Judged] = {}
     memory = Memory(HashKey("replay"), SEGMENTS)
     calls: dict[int, _Call] = {}
@@ -77,7 +80,8 @@ def replay(exchanges: Sequence[Exchange], *, texts: bool = True) -> list[Judged]
         elif what is _BEGUN:
             memory.begun(call.sight, moment)
         else:
-            found[number] = _judged(exchanges, number, calls, texts=texts)
+            judged = _judged(exchanges, number, calls, texts=texts)
+            found[number] = _priced(judged, prices, account)
             memory.ended(call.sight, exchange.answer.usage, exchange.answer.response_id, None)
     return [found[number] for number in range(len(exchanges))]
 
@@ -105,7 +109,14 @@ def _sent(memory: Memory, exchange: Exchange, number: int, now: float) -> _Call:
     scope = Scope(exchange.provider, exchange.endpoint, exchange.credential, prompt.model, prompt.cache_key)
     if not prompt.segments:
         return _Call(prompt, scope, None)
-    sight = memory.sent(prompt, scope, now=now, route="", conversation=prompt.conversation_id, link=Link(1, number + 1))
+    sight = memory.sent(
+        prompt,
+        scope,
+        now=now,
+        route="",
+        conversation=prompt.conversation_id or exchange.session,
+        link=Link(1, number + 1),
+    )
     memory.describe(prompt, sight)
     return _Call(prompt, scope, sight)
 
@@ -117,7 +128,6 @@ def _judged(exchanges: Sequence[Exchange], number: int, calls: dict[int, _Call],
     verdict = diagnosis.diagnose(prompt, sight, usage, rules_for(scope.provider, scope.model), exchange.answer.model)
     verdict = _compacted(_as_far_as_shown(verdict, exchange), exchanges, number)
     earlier = _earlier(exchanges, number, verdict.link, sight)
-    cost = _cost(exchange, prompt)
     judged = Judged(
         exchange,
         prompt,
@@ -125,8 +135,6 @@ def _judged(exchanges: Sequence[Exchange], number: int, calls: dict[int, _Call],
         earlier=exchanges[earlier] if earlier is not None else None,
         sizes=tuple((info.section, info.size) for info in sight.infos),
         shared=sight.shared,
-        cost=cost,
-        lost_usd=pricing.lost(verdict.lost, usage, cost) if verdict.lost and usage and cost else None,
     )
     if verdict.place is None or earlier is None or not texts:
         return judged
@@ -171,18 +179,24 @@ def _compacted(verdict: Diagnosis, exchanges: Sequence[Exchange], number: int) -
     return Diagnosis(status, Reason.HISTORY_COMPACTED, expected=expected, lost=lost, link=link)
 
 
-def _cost(exchange: Exchange, prompt: Prompt) -> Cost | None:
-    usage = exchange.answer.usage
+def _priced(judged: Judged, prices: Prices, account: str) -> Judged:
+    """The same with what it cost, and what was lost, where the price is known."""
+    exchange, prompt = judged.exchange, judged.prompt
+    usage, lost = exchange.answer.usage, judged.diagnosis.lost
     if usage is None or not usage.available:
-        return None
+        return judged
     ttls = tuple(place.ttl for place in prompt.breakpoints)
+    models = (exchange.answer.model, prompt.model)
     try:
-        return pricing.cost(usage, exchange.provider, (exchange.answer.model, prompt.model), exchange.at, ttls)
+        cost = pricing.cost(usage, exchange.provider, models, exchange.at, ttls, account=account, prices=prices)
     except pricing.PriceUnknownError:
-        return None
+        return judged
+    return judged._replace(cost=cost, lost_usd=pricing.lost(lost, usage, cost) if lost else None)
 
 
-def every(cases: Iterable[Sequence[Exchange]], *, texts: bool = True) -> Iterator[Judged]:
+def every(
+    cases: Iterable[Sequence[Exchange]], *, texts: bool = True, prices: Prices = pricing.LISTED, account: str = ""
+) -> Iterator[Judged]:
     """What is said of each request of each case."""
     for case in cases:
-        yield from replay(case, texts=texts)
+        yield from replay(case, texts=texts, prices=prices, account=account)

@@ -47,6 +47,7 @@ COMMANDS: Final = (
         "ci", "otel_promptcache.cli.ci", "the price tag of a pull request: snapshots joined with production traffic"
     ),
     Command("witness", "otel_promptcache.cli.witness", "our verdicts beside the provider's own, from the ledger"),
+    Command("fleet", "otel_promptcache.cli.fleet", "erase what the shared history holds of a tenant"),
     Command("price", "otel_promptcache.cli.price", "price usage payloads from a file of JSON lines"),
     Command("auto", "otel_promptcache.cli.auto", "start by environment: path, enable, disable, status"),
     Command("reference", "otel_promptcache.cli.reference", "print the reference of signals and settings as Markdown"),

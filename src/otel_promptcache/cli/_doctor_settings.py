@@ -24,7 +24,9 @@ from otel_promptcache.settings import CONFIG_FILE, PREFIX, Settings, parse
 from otel_promptcache.telemetry.counters import MAX_LABEL_VALUES
 
 _ENTRY_POINTS: Final = ("promptcache-anthropic", "promptcache-openai")
-_WITHOUT_COMMON: Final = (semconv.M_ERRORS.name, semconv.M_OVERHEAD.name)
+_WITHOUT_COMMON: Final = tuple(
+    metric.name for metric in (semconv.M_ERRORS, semconv.M_OVERHEAD, semconv.M_LOOKUPS, semconv.M_KEY_MISMATCH)
+)
 _BOUNDLESS: Final = frozenset({"user", "conversation", "session", "request", "trace"})
 
 
@@ -92,8 +94,11 @@ def _source(name: str, found: Current) -> str:
     return f"{CONFIG_FILE}: {name}" if name in found.document else PREFIX + name.upper()
 
 
+_SECRET: Final = frozenset({"hash_key", "hash_key_before", "history_url"})  # the URL may have a password in it
+
+
 def _shown(name: str, value: object) -> str:
-    if name == "hash_key":
+    if name in _SECRET:
         return "set, not shown" if value else "empty"
     if isinstance(value, tuple):
         return ",".join(map(str, value))

@@ -14,7 +14,10 @@ from typing import Any, Final, NamedTuple
 from otel_promptcache import snapshot
 from otel_promptcache.analysis import ledger, pricetag
 from otel_promptcache.analysis.pricetag import Comparison, PriceTag, Window
+from otel_promptcache.analysis.repricing import Repricing, repriced
+from otel_promptcache.cli import _offline
 from otel_promptcache.cli._files import opened
+from otel_promptcache.pricing import LISTED, PriceFileError
 from otel_promptcache.snapshot import Snapshot, SnapshotError
 
 MARK: Final = "<!-- otel-promptcache ci -->"
@@ -107,6 +110,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="USD",
         help="fail when the changes would cost more a day if they varied on every request; a lost breakpoint does",
     )
+    _offline.prices_argument(parser, "what OTEL_PROMPTCACHE_PRICE_FILE names, else the costs as the ledger has them")
     parser.add_argument("--format", choices=("markdown", "json"), default="markdown", help="for people, for programs")
 
 
@@ -139,11 +143,14 @@ def run(options: argparse.Namespace) -> int:
         base, no_base = _base(options)
         comparison = pricetag.changes(base, head)
         reading = ledger.Reading()
+        prices = _offline.price_table(options.prices)
         with opened(options.ledger) as lines:
+            if prices is not LISTED:
+                lines = (line for line, _ in repriced(lines, prices, Repricing()))  # noqa: PLW2901
             tags, window = pricetag.tags(comparison.changed, ledger.calls(lines, reading), options.days)
     except BrokenPipeError:
         raise
-    except (CannotError, SnapshotError) as error:
+    except (CannotError, SnapshotError, PriceFileError) as error:
         return _complain(str(error))
     except (OSError, EOFError, UnicodeDecodeError) as error:
         return _complain(f"{getattr(error, 'filename', None) or 'ledger'}: {getattr(error, 'strerror', None) or error}")

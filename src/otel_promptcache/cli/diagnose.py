@@ -11,6 +11,7 @@ from otel_promptcache.analysis import exchanges, findings, replay
 from otel_promptcache.analysis.exchanges import Reading
 from otel_promptcache.cli import _diagnose_page, _diagnose_screen, _offline
 from otel_promptcache.demo.terminal import terminal
+from otel_promptcache.settings import Live
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="use only what live traffic keeps of earlier prompts: the line without the character, never any text",
     )
+    _offline.prices_argument(parser, "what OTEL_PROMPTCACHE_PRICE_FILE names")
     _offline.privacy_argument(parser)
 
 
@@ -39,9 +41,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    prices, account = _offline.price_table(options.prices), Live().value.account
     reading = exchanges.read(options.files)
     shown = _offline.shown(options)
-    judged = list(replay.every(reading.cases(), texts=not options.hashes_only))
+    judged = list(replay.every(reading.cases(), texts=not options.hashes_only, prices=prices, account=account))
     if options.html:
         page = _diagnose_page.page(findings.summary(judged), shown, options.files)
         with open(options.html, "w", encoding="utf-8", errors="backslashreplace") as handle:

@@ -16,11 +16,12 @@ from otel_promptcache.cli import (
     _doctor_versions,
 )
 from otel_promptcache.cli._doctor_report import Finding, Section, as_json, as_text, found_problem, problem
+from otel_promptcache.settings import Settings
 
 _HELP = """\
 Looks at this environment: what is observed, who else instruments and whether tokens are counted twice, where
 telemetry goes and whether it answers, which settings hold. It imports and calls in processes of its own, talks to
-nothing but the OTLP endpoints of this environment, and changes nothing.
+nothing but the OTLP endpoints of this environment (with --fleet, also to the shared history), and changes nothing.
 
 Exits with 0, or with 1 when something is a problem. Run it as the application runs: with its variables, in its
 environment.
@@ -32,6 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = _HELP
     parser.add_argument("--format", choices=("text", "json"), default="text", help="for a person, or for a program")
     parser.add_argument("--timeout", type=_seconds, default=5.0, metavar="SECONDS", help="to wait for answers (5)")
+    parser.add_argument("--fleet", action="store_true", help="look at the shared history and who uses it, too")
     parser.add_argument("--prometheus", metavar="URL", help="a Prometheus that has our metrics: counts label values")
 
 
@@ -48,12 +50,12 @@ def _seconds(text: str) -> float:
 def run(options: argparse.Namespace) -> int:
     if sys.stderr.isatty():
         print("Making a few calls in a process of their own; this takes some seconds ...", file=sys.stderr)
-    sections = examine(options.timeout, options.prometheus)
+    sections = examine(options.timeout, options.prometheus, fleet=options.fleet)
     print((as_json if options.format == "json" else as_text)(sections), end="")
     return 1 if found_problem(sections) else 0
 
 
-def examine(timeout: float, prometheus: str | None) -> list[Section]:
+def examine(timeout: float, prometheus: str | None, *, fleet: bool = False) -> list[Section]:
     """All sections, in the order in which they are read; what takes time is done side by side."""
     found = _doctor_settings.current()
     settings = found.settings
@@ -72,9 +74,16 @@ def examine(timeout: float, prometheus: str | None) -> list[Section]:
         lambda: _doctor_settings.settings_section(found),
         cardinality,
         lambda: _doctor_settings.start_section(settings),
+        *([lambda: _fleet(settings, timeout)] if fleet else []),
     )
     with ThreadPoolExecutor(len(parts)) as pool:
         return list(pool.map(_contained, parts))
+
+
+def _fleet(settings: Settings, timeout: float) -> Section:
+    from otel_promptcache.cli import _doctor_fleet
+
+    return _doctor_fleet.section(settings, timeout)
 
 
 def _contained(part: Callable[[], Section]) -> Section:

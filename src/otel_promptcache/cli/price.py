@@ -15,12 +15,11 @@ from decimal import Decimal
 from typing import IO, Any, Final
 
 from otel_promptcache import pricing
-from otel_promptcache.cli import _reprice
+from otel_promptcache.cli import _offline, _reprice
 from otel_promptcache.model import Usage
 from otel_promptcache.pricing import Prices
 from otel_promptcache.providers import anthropic, gemini, openai_chat, openai_responses
 from otel_promptcache.providers._wire import count, in_context, mapping, string
-from otel_promptcache.settings import Live
 
 _READERS: Final[dict[str, Callable[[object], Usage | None]]] = {
     "messages": anthropic.usage,
@@ -50,11 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "api_flavor (messages, chat, responses, generate_content, interactions, caches), request_time, context, "
         "account, upstream and billed_usd",
     )
-    parser.add_argument(
-        "--prices",
-        metavar="FILE",
-        help="a price file (TOML) to use; without, what OTEL_PROMPTCACHE_PRICE_FILE names",
-    )
+    _offline.prices_argument(parser, "what OTEL_PROMPTCACHE_PRICE_FILE names")
     parser.add_argument(
         "--at", metavar="TIME", help="ISO 8601 time of the requests that do not tell theirs; without, now"
     )
@@ -71,7 +66,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     try:
-        prices = price_table(options.prices)
+        prices = _offline.price_table(options.prices)
         now = time.time() if options.at is None else _moment(options.at)
     except ValueError as error:
         print(f"otel-promptcache price: {error}", file=sys.stderr)
@@ -93,18 +88,6 @@ def run(options: argparse.Namespace) -> int:
     if bill.items:
         print(bill, file=sys.stderr)
     return 0
-
-
-def price_table(path: str | None) -> Prices:
-    """The prices that a command uses: with the file it was given, else with that of the settings. Raises ValueError
-    with sentences that name what is wrong with the file."""
-    path = path or Live().value.price_file
-    if not path:
-        return pricing.LISTED
-    try:
-        return Prices(pricing.read(path))
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or type(error).__name__}") from None
 
 
 @dataclass

@@ -9,6 +9,9 @@ from typing import Final
 
 from otel_promptcache import semconv, settings
 from otel_promptcache.analysis import explanations
+from otel_promptcache.history.records import COLUMNS, SEGMENT_COLUMNS
+from otel_promptcache.history.redis import ROSTER
+from otel_promptcache.history.sharing import KINDS, NAMESPACE
 from otel_promptcache.providers import limits, rules
 from otel_promptcache.semconv import Cause, Reason
 
@@ -106,6 +109,20 @@ def _metrics() -> str:
     return "## Metrics\n\n" + intro + _table(("metric", "kind", "unit", "meaning", "own labels"), rows)
 
 
+def _stored() -> str:
+    kinds = _table(
+        ("key", "what stands there"), ((f"`{NAMESPACE}:KEY:TENANT:{kind}:...`", said) for kind, said in KINDS.items())
+    )
+    requests = _table(("of a request", "meaning"), ((f"`{one.field}`", one.meaning) for one in COLUMNS))
+    segments = _table(("of a segment", "meaning"), SEGMENT_COLUMNS)
+    intro = (
+        "`KEY` is the id of the hash key, `TENANT` a keyed digest, and what follows the kind is one too. Nothing else "
+        f"derives from text. `{ROSTER}` holds, of each kind of worker, the ids of its keys, schema, version and host. "
+        "See [fleet.md](fleet.md).\n\n"
+    )
+    return f"## What the shared history stores\n\n{intro}{kinds}\n{requests}\n{segments}"
+
+
 def _verdicts() -> str:
     statuses = _table(
         ("`promptcache.status`", "meaning"),
@@ -193,4 +210,5 @@ _PARTS: Final = {
     "rules": _rules,
     "limits": _limits,
     "break-even": _break_even,
+    "shared-history": _stored,
 }

@@ -20,7 +20,7 @@ from otel_promptcache.diagnosis.provider import nothing_expected, unexplained
 from otel_promptcache.diagnosis.words import actor, explanation
 from otel_promptcache.history import Sight
 from otel_promptcache.model import Diagnosis, Evidence, Prompt, Usage
-from otel_promptcache.providers.rules import Matching, Rules
+from otel_promptcache.providers.rules import Rules
 from otel_promptcache.semconv import Confidence, Reason, Status
 
 TOLERANCE: Final = 0.05
@@ -32,14 +32,14 @@ ESTIMATE_TOLERANCE: Final = 0.15
 
 def diagnose(prompt: Prompt, sight: Sight, usage: Usage | None, rules: Rules, served: str = "") -> Diagnosis:
     """The verdict on one call. ``usage`` may still lack output tokens; they play no part. ``served`` is the model that
-    the response names."""
+    the response names. Of a sight that is ``alone`` no more is said than it proves."""
     sight.sent.served = served
     if usage is None or not usage.available or usage.read is None:
         return Diagnosis(Status.UNKNOWN, Reason.USAGE_NOT_REPORTED)
     case = Case(prompt, sight, rules, usage, served)
-    expected = _expect(case)
-    if expected.tokens < _least(case, usage.read):
-        expected = NOTHING
+    expected = _worth(case, _expect(case), usage.read)
+    if sight.alone:
+        return _unshared(case, expected, usage.read)
     if not expected.tokens:
         return nothing_expected(case, usage.read)
     if _enough(case, expected, usage.read):
@@ -51,12 +51,16 @@ def diagnose(prompt: Prompt, sight: Sight, usage: Usage | None, rules: Rules, se
 
 
 def _expect(case: Case) -> Expectation:
-    if case.unmarked and case.rules.matching is Matching.PREFIX:
-        return NOTHING  # caching was turned off for this request
+    if case.turned_off:
+        return NOTHING
     if case.prompt.previous_id or case.prompt.conversation_id:
         return expect_held(case)
     equal = expect_equal(case)
     return equal if case.continues else expect_changed(case, equal)
+
+
+def _worth(case: Case, expected: Expectation, read: int) -> Expectation:
+    return expected if expected.tokens >= _least(case, read) else NOTHING
 
 
 def _least(case: Case, read: int) -> int:
@@ -94,21 +98,80 @@ def _missed(case: Case, expected: Expectation, read: int) -> Diagnosis:
         offset=parted.offset if parted else None,
         also=expected.also,
         confidence=_confidence(case, expected, reason),
-        evidence=Evidence(
-            case.sight.shared,
-            len(case.sight.infos),
-            case.sight.sent.at - source.at if source else None,
-            lifetime(case, source) if source else None,
-            case.rules.minimum,
-            f"{case.rules.source} ({case.rules.read_on})",
-            case.prompt.truncated or (parted is not None and parted.truncated),
-        ),
+        evidence=_evidence(case, expected),
+    )
+
+
+def _evidence(case: Case, expected: Expectation) -> Evidence:
+    parted, source = expected.change, expected.source
+    return Evidence(
+        case.sight.shared,
+        len(case.sight.infos),
+        case.sight.sent.at - source.at if source else None,
+        lifetime(case, source) if source else None,
+        case.rules.minimum,
+        f"{case.rules.source} ({case.rules.read_on})",
+        case.prompt.truncated or (parted is not None and parted.truncated),
+    )
+
+
+_PROVEN_ALONE: Final = frozenset(
+    {
+        Reason.PROVIDER_EVICTED,
+        Reason.IMPLICIT_UNRELIABLE,
+        Reason.ROUTING_OVERFLOW,
+        Reason.BREAKPOINT_LIMIT,
+        Reason.MARKER_LOST,
+        Reason.CONTEXT_CHANGED,
+        Reason.UNKNOWN,
+    }
+)
+"""Reasons for which an equal prefix that was there, this request and its response are enough."""
+
+
+def _unshared(case: Case, expected: Expectation, read: int) -> Diagnosis:
+    """What stands of a verdict where others may have sent what is not known here.
+
+    A prefix that this history has, in scope and in time, is there whatever others did: they can only have kept it
+    longer. When an entry was last read, and which request a changed one should have matched, is for them to say too.
+    """
+    named = bool(case.prompt.previous_id)  # by the id of the very response
+    held = named or bool(case.prompt.conversation_id)
+    equal = expected if held or case.turned_off else _worth(case, expect_equal(case), read)
+    if equal.tokens and not _enough(case, equal, read):
+        reason = equal.reason or unexplained(case, equal)
+        proven = reason in _PROVEN_ALONE if equal.reason is None else named and reason is not Reason.TTL_EXPIRED
+        found = _missed(case, equal, read)
+        return found if proven else _unsure(found)
+    if read:
+        return Diagnosis(Status.HIT, expected=min(equal.tokens, case.total) if equal.tokens else None)
+    if expected.tokens:
+        return _unsure(_missed(case, expected, read))
+    found = nothing_expected(case, read)
+    if found.status is not Status.COLD:
+        return found
+    return Diagnosis(Status.UNKNOWN, evidence=_evidence(case, NOTHING)._replace(alone=True))
+
+
+def _unsure(found: Diagnosis) -> Diagnosis:
+    """A miss of which only that is known; what it looks like goes along."""
+    assert found.evidence is not None
+    assert found.reason is not None
+    return Diagnosis(
+        found.status,
+        Reason.UNKNOWN,
+        expected=found.expected,
+        lost=found.lost,
+        link=found.link,
+        also=(found.reason,),
+        confidence=Confidence.POSSIBLE,
+        evidence=found.evidence._replace(alone=True),
     )
 
 
 def _confidence(case: Case, expected: Expectation, reason: Reason) -> Confidence:
     parted, source = expected.change, expected.source
-    if reason is Reason.UNKNOWN or source is None:
+    if reason is Reason.UNKNOWN or source is None or expected.guessed:
         return Confidence.POSSIBLE
     if parted is not None and not parted.certain:
         return Confidence.LIKELY

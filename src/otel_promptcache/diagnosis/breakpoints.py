@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import Final
 
 from otel_promptcache.diagnosis.case import NOTHING, Case, Expectation, info, leading_length
-from otel_promptcache.history import Sent
+from otel_promptcache.history import TELLING, Sent
 from otel_promptcache.model import Section
 from otel_promptcache.providers.rules import Matching
 from otel_promptcache.semconv import Reason
 
 _STILL: Final = 2
 """Requests in a row that must have left the last breakpoint where it was before this one."""
+_SAID: Final = 2
+"""Messages that two prompts have in common where nothing else shows that they are one conversation's."""
 _UNCOVERED: Final = 0.2
 """Share of the earlier prompt behind its last breakpoint from which a frozen one is told."""
 
@@ -54,7 +56,11 @@ def _expect_unmarked(case: Case) -> Expectation | None:
     if case.unmarked:
         return _expect_marker(case, previous)
     stable = leading_length(case.sight.infos)
-    if not stable or case.sight.shared < stable or case.sight.live >= stable or case.continues:
+    if case.continues:
+        return None
+    if case.sight.shared > stable and case.sight.live >= stable:
+        return _expect_adrift(case, previous)
+    if not stable or case.sight.shared < stable or case.sight.live >= stable:
         return None
     tokens, exact = case.tokens_at(stable)
     if tokens < case.rules.minimum or any(place.length <= case.sight.shared for place in case.prompt.breakpoints):
@@ -63,9 +69,22 @@ def _expect_unmarked(case: Case) -> Expectation | None:
     reason = Reason.BREAKPOINT_MISPLACED if explicit else Reason.BREAKPOINT_MISSING
     if case.sight.unanswered:
         return Expectation(tokens, exact, Reason.CONCURRENT_WRITE, source=previous, also=(reason,))
-    if not explicit and not _one_conversation(case, previous):
+    if not explicit and not _one_conversation(case, previous) and not _adrift(case, previous):
         return None
     return Expectation(tokens, exact, reason, source=previous)
+
+
+def _expect_adrift(case: Case, previous: Sent) -> Expectation | None:
+    """A conversation whose only mark among the messages stands, each time, on something that does not come again: what
+    is resent in front of it is written anew with every turn."""
+    sight = case.sight
+    if not all(place.explicit and not sight.live < place.length <= sight.shared for place in case.prompt.breakpoints):
+        return None
+    tokens, exact = case.tokens_at(sight.shared)
+    again = tokens - case.tokens_at(sight.live)[0]
+    if again < max(case.rules.minimum, _UNCOVERED * case.total) or not _adrift(case, previous):
+        return None
+    return Expectation(tokens, exact, Reason.BREAKPOINT_MISPLACED, source=previous)
 
 
 def _expect_marker(case: Case, previous: Sent) -> Expectation | None:
@@ -87,6 +106,22 @@ def _one_conversation(case: Case, previous: Sent) -> bool:
     conversation nothing to read; that is a first request, and nobody's fault."""
     named = case.sight.sent.conversation
     return case.sight.holder is previous or (bool(named) and previous.conversation == named)
+
+
+def _adrift(case: Case, previous: Sent) -> bool:
+    """Whether this is the third request in a row that goes on with a conversation, and marks nothing of it that comes
+    again. That it grows tells it from turns that are taken back."""
+    front, shared = leading_length(case.sight.infos), case.sight.shared
+    # An opener may be a template's; what was said after it is not.
+    messages = {one.element for one in case.prompt.segments[front:shared]}
+    if (
+        shared <= previous.shared
+        or len(messages) < _SAID
+        or not any(one.size >= TELLING for one in case.sight.infos[front + 1 : shared])
+    ):
+        return False
+    case.sight.sent.adrift = previous.adrift + 1
+    return case.sight.sent.adrift >= _STILL
 
 
 def expect_frozen(case: Case) -> Expectation | None:

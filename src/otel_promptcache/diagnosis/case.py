@@ -25,6 +25,8 @@ class Expectation(NamedTuple):
     change: Change | None = None
     source: Sent | None = None
     also: tuple[Reason, ...] = ()
+    guessed: bool = False
+    """Whether the earlier request may as well be another conversation's."""
 
 
 NOTHING: Final = Expectation(0, True)
@@ -62,6 +64,11 @@ class Case(NamedTuple):
         return self.rules.needs_marker or not self.prompt.automatic
 
     @property
+    def turned_off(self) -> bool:
+        """Whether the request asks a provider that caches every prefix not to."""
+        return self.unmarked and self.rules.matching is Matching.PREFIX
+
+    @property
     def deepest(self) -> int:
         """Segments in front of the last breakpoint."""
         return max((place.length for place in self.prompt.breakpoints), default=0)
@@ -75,7 +82,11 @@ class Case(NamedTuple):
 
     def tokens_at(self, length: int) -> tuple[int, bool]:
         """Tokens of the first ``length`` segments of this prompt, and whether a response told them."""
-        return tokens_at(self.sight.nodes, length, self.total)
+        tokens, exact = tokens_at(self.sight.nodes, length, self.total)
+        if not exact:
+            # A share of bytes misjudges scripts and pictures, but no prompt has fewer tokens than its beginning.
+            tokens = min([tokens, *[one.total for one in self.sight.holders(length) if one.total]])
+        return tokens, exact
 
 
 def info(node: Node) -> Info:

@@ -42,6 +42,8 @@ CAUSE_OF_PARAMETER: Final[dict[str, Cause]] = {
     "chat_template_kwargs": Cause.CHAT_TEMPLATE,
 }
 _MEDIA_CAUSE: Final = {Kind.IMAGE: Cause.IMAGE, Kind.DOCUMENT: Cause.DOCUMENT, Kind.AUDIO: Cause.DOCUMENT}
+_TOGGLES: Final = {"images": Kind.IMAGE, "citations": Kind.DOCUMENT}
+"""Segments that stand for what some block further on does to all in front of it (``providers.anthropic``)."""
 _PLACED: Final = frozenset({Section.SYSTEM, Section.MESSAGES})
 """Where an element that moved is still looked into: a message's first differing line is told too."""
 _MAX_ALIGNED: Final = 16
@@ -76,6 +78,9 @@ def change(segments: Sequence[Segment], new: Sequence[Info], at: int, old: Seque
     """What kind of change stands at segment ``at``. ``new`` belong to ``segments``, ``old`` to the earlier prompt."""
     segment = segments[at]
     before, after = old[at], new[at]
+    toggled = _TOGGLES.get(before.label if after.label not in _TOGGLES else after.label)
+    if toggled is not None and before.label != after.label:
+        return _toggled(segments, new, old, toggled)
     if before.section is not after.section:
         return _at_section_end(segments, at, before, after)
     if segment.section is Section.PARAMETERS:
@@ -93,6 +98,16 @@ def change(segments: Sequence[Segment], new: Sequence[Info], at: int, old: Seque
     return found._replace(cause=moved, certain=True)
 
 
+def _toggled(segments: Sequence[Segment], new: Sequence[Info], old: Sequence[Info], kind: Kind) -> Change:
+    """The first picture or cited document came, or the last one went: the place is where it stands, or stood."""
+    came = next((index for index, info in enumerate(new) if info.kind is kind), None)
+    if came is None:
+        # Without it the earlier prompt is one segment shorter in front, by the toggle itself.
+        stood = next((index for index, info in enumerate(old) if info.kind is kind), 1)
+        came = min(stood - 1, len(segments) - 1)
+    return Change(segments[came], _MEDIA_CAUSE[kind])
+
+
 def _parted(segment: Segment, before: Info, after: Info) -> Change:
     """How the segment that stood there became the one that stands there."""
     if before.role != after.role and "\0" in segment.role:
@@ -100,8 +115,8 @@ def _parted(segment: Segment, before: Info, after: Info) -> Change:
     for kind in (segment.kind, before.kind):
         if kind in _MEDIA_CAUSE and segment.kind is not before.kind:
             return Change(segment, _MEDIA_CAUSE[kind])
-    detail = after.detailed(segment)
-    cause, line, field, certain = fingerprint.difference(before.detail, detail, segment)
+    detail = after.detailed(segment, before.hashed)
+    cause, line, field, certain = fingerprint.difference(before.detail, detail, segment, before.hashed)
     beyond = cause is None and detail is not None and detail.truncated
     return Change(segment, cause, line, field, certain=certain, truncated=beyond)
 
@@ -131,7 +146,7 @@ def _replaced(segment: Segment, before: Info, after: Info, kept: set[int], their
     if segment.section is not Section.SYSTEM or Kind.TEXT is not segment.kind is not before.kind:
         return None
     stayed = sum(info.size for info in theirs[1:] if id(info) in kept)
-    alike = fingerprint.similar(before.detail, after.detailed(segment))
+    alike = fingerprint.similar(before.detail, after.detailed(segment, before.hashed))
     long = min(before.size, after.size) >= _NOTE
     return Cause.REPLACED if stayed >= TELLING and long and not alike else None
 

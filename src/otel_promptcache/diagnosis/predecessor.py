@@ -73,10 +73,13 @@ def expect_held(case: Case) -> Expectation:
         segments = case.prompt.segments
         places = [index for index, segment in enumerate(segments) if segment.section in LEADING]
         resent = {segments[index].section for index in places}
-        old = [one for one in source.path().infos() if one.section in resent]
+        before = source.path().infos()
+        theirs = [index for index, one in enumerate(before) if one.section in resent]
+        old = [before[index] for index in theirs]
         new = [case.sight.infos[index] for index in places]
         at = parting(old, new)
         if at is not None:
+            source.describe(theirs[at], old[at])
             parted = change([segments[index] for index in places], new, at, old)
             reason = REASON_OF_SECTION[parted.place.section]
             if parted.place.role == "context_management":
@@ -97,11 +100,12 @@ def _expect_from(case: Case, source: Sent) -> Expectation | None:
     if at is None or at >= len(old) or at >= len(new_infos):
         return None  # one continues the other: nothing changed
     elements = old.elements(), [segment.element for segment in case.prompt.segments]
+    source.describe(at, old_infos[at])
     reason = history_reason(old_infos, new_infos, at, *elements) or _summed_up(case, source, old_infos, at, *elements)
     place = Whole if reason is not None else blame(case, source, old_infos, new_infos, at)
     if place is None or (place is Leading and case.sight.shared >= leading_length(new_infos)):
         return None  # of two versions that are both in use, this one has been sent before
-    length = len(old) if place is Whole else leading_length(old_infos)
+    length = leading_length(old_infos) if place is Leading else len(old)
     tokens, exact = held_after(case, source, old, length)
     if not tokens:
         return None
@@ -114,7 +118,7 @@ def _expect_from(case: Case, source: Sent) -> Expectation | None:
         parted = parted._replace(cause=Cause.REMOVED if reason is Reason.HISTORY_TRUNCATED else Cause.REPLACED)
     if expired(case, source):
         return Expectation(tokens, exact, Reason.TTL_EXPIRED, source=source, also=(reason,))
-    return Expectation(tokens, exact, reason, parted, source)
+    return Expectation(tokens, exact, reason, parted, source, guessed=place is Resembling)
 
 
 def _recurrent(case: Case, source: Sent, parted: Change) -> Change:
@@ -129,15 +133,24 @@ def _summed_up(
     case: Case, source: Sent, old: Sequence[Info], at: int, old_elements: Sequence[int], elements: Sequence[int]
 ) -> Reason | None:
     """Whether a whole conversation gave way to its summary: it is known by its id, and much shorter than it was."""
-    named = source is case.sight.holder or (source.conversation and source.conversation == case.sight.sent.conversation)
-    if not named or old[at].section is not Section.MESSAGES or at != leading_length(old):
+    if not _named_alike(case, source) or old[at].section is not Section.MESSAGES or at != leading_length(old):
         return None
     before, after = old_elements[-1] - old_elements[at], elements[-1] - elements[at]
     return Reason.HISTORY_COMPACTED if before >= 4 and after * 2 <= before else None
 
 
+def _named_alike(case: Case, source: Sent) -> bool:
+    """Whether the application itself says that two requests are of one conversation."""
+    sent = case.sight.sent
+    return source is case.sight.holder or bool(source.conversation and source.conversation == sent.conversation)
+
+
 class Whole:
     """Blame extends to everything the earlier request had cached."""
+
+
+class Resembling(Whole):
+    """The same, where a first message that looks alike is all that says so: a template would look alike too."""
 
 
 class Leading:
@@ -147,12 +160,8 @@ class Leading:
 def blame(case: Case, source: Sent, old: Sequence[Info], new: Sequence[Info], at: int) -> type[Whole | Leading] | None:
     """Whether a difference at ``at`` broke a prefix that was meant to be shared, and how much of it."""
     later = {id(one) for one in old[at:] if one.size >= TELLING}
-    # The newest message shows nothing: two agents may well be asked the same question.
     segments = case.prompt.segments
-    together = any(
-        id(one) in later and one.section is Section.MESSAGES and segment.element < segments[-1].element
-        for one, segment in zip(new[at:], segments[at:], strict=True)
-    )
+    together = _together(case, source, old, new, at)
     if old[at].section in LEADING or new[at].section in LEADING:
         if together:
             return Whole
@@ -166,14 +175,47 @@ def blame(case: Case, source: Sent, old: Sequence[Info], new: Sequence[Info], at
         return Whole
     # Nothing behind the difference is shared. An edited last turn is a fork, not an accident; a rewritten earlier
     # one still shows itself as a version of what stood there.
-    alike = fingerprint.similar(old[at].detail, _detail(case, at))
-    return Whole if alike and segments[at].element < segments[-1].element else None
+    element = segments[at].element
+    if element >= segments[-1].element or not fingerprint.similar(old[at].detail, _detail(case, old, at)):
+        return None
+    if element > segments[leading_length(new)].element or _named_alike(case, source):
+        return Whole
+    # An opener that went on as it was has its conversation. This is another of the same template, and its first turn
+    # was another worker's.
+    ended = source.leaf is not None and source.leaf.element == element and not source.leaf.continued
+    return Resembling if ended else None
+
+
+def _together(case: Case, source: Sent, old: Sequence[Info], new: Sequence[Info], at: int) -> bool:
+    """Whether messages behind a difference show that both requests are of one conversation."""
+    segments = case.prompt.segments
+    newest = segments[-1].element
+    # The newest message shows nothing: two agents may well be asked the same question.
+    kept = {
+        id(one)
+        for one, segment in zip(new[at:], segments[at:], strict=True)
+        if one.section is Section.MESSAGES and segment.element < newest
+    }
+    if not any(id(one) in kept and one.size >= TELLING for one in old[at:]):
+        return False
+    mine, theirs = case.sight.sent.conversation, source.conversation
+    if mine and theirs:
+        return mine == theirs
+    opener = leading_length(new)
+    if old[at].section is Section.MESSAGES and segments[at].element > segments[opener].element:
+        return True
+    if old[leading_length(old)] is new[opener] and versions(case, old, new, at):
+        return True
+    # Neither agent nor opener is the same: a canned answer, an attachment, a history that several agents are shown
+    # would be in both requests too. Who goes on with a conversation resends what was its newest message.
+    places = source.path().elements()
+    return any(id(one) in kept for one, element in zip(old, places, strict=False) if element == places[-1])
 
 
 def versions(case: Case, old: Sequence[Info], new: Sequence[Info], at: int) -> bool:
     """Whether the leading parts of two prompts are versions of one another, not two agents' prompts."""
     both_system = old[at].section is Section.SYSTEM and new[at].section is Section.SYSTEM
-    if both_system and fingerprint.similar(old[at].detail, _detail(case, at)):
+    if both_system and fingerprint.similar(old[at].detail, _detail(case, old, at)):
         return True
     # Agents share tools, and tools share their layout; who shares a piece of the system prompt is the same agent.
     told = {id(one) for one in old if one.section is Section.SYSTEM and one.size >= TELLING}
@@ -183,8 +225,8 @@ def versions(case: Case, old: Sequence[Info], new: Sequence[Info], at: int) -> b
     return any(id(one) in tools for one in new)
 
 
-def _detail(case: Case, at: int) -> fingerprint.Detail | None:
-    return case.sight.infos[at].detailed(case.prompt.segments[at])
+def _detail(case: Case, old: Sequence[Info], at: int) -> fingerprint.Detail | None:
+    return case.sight.infos[at].detailed(case.prompt.segments[at], old[at].hashed)
 
 
 def _expect_other_scope(case: Case, source: Sent, reason: Reason, old: Path, at: int | None) -> Expectation | None:

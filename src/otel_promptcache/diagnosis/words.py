@@ -12,10 +12,16 @@ _TIMED: Final = frozenset(
     {Reason.TTL_EXPIRED, Reason.TTL_CHANGED, Reason.PROVIDER_EVICTED, Reason.WRITE_NOT_VISIBLE, Reason.CONCURRENT_WRITE}
 )
 """Reasons that are about the gap between two requests."""
+_ALONE: Final = (
+    "The shared history did not answer in time, and what this worker sent itself does not show {}. "
+    "Fix: `promptcache.history.lookups` says how often that is; a nearer server, or OTEL_PROMPTCACHE_HISTORY_WAIT_MS."
+)
 
 
 def explanation(found: Diagnosis, path: str = "") -> str:
     """What happened, where, how we know, and what to do, in one line. ``path`` is the wire path of ``place``."""
+    if found.evidence is not None and found.evidence.alone:
+        return _ALONE.format("why" if found.reason is not None else "whether anything could have been read")
     if found.reason is None:
         return STATUS_MEANING[found.status]
     info = REASON_INFO[found.reason]

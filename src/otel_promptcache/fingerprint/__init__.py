@@ -43,6 +43,10 @@ class HashKey:
         self._states: dict[int, blake2b] = {}
         self.id = blake2b(self.key, digest_size=4, person=b"promptcache-id").hexdigest()
 
+    def derived(self, name: str) -> HashKey:
+        """A key of its own for a purpose or a tenant. It says nothing of this one, nor of others."""
+        return HashKey(blake2b(name.encode("utf-8", "surrogatepass"), digest_size=32, key=self.key).hexdigest())
+
     def digest(self, role: str, data: bytes) -> Digest:
         """Digest of a segment's role and canonical bytes."""
         fast = hash(role)  # the role itself may hold a speaker's name, which is not ours to keep

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from otel_promptcache.fingerprint.detail import Detail, detail, sentence_hash, sentences
+from otel_promptcache.fingerprint.detail import Detail, Hashed, detail, sentence_hash, sentences
 from otel_promptcache.fingerprint.fields import Field, Leaf, leaves, written
 from otel_promptcache.model import Kind, Segment
 from otel_promptcache.semconv import Cause
@@ -44,8 +44,8 @@ class _Stretch(NamedTuple):
     new_end: int
 
 
-def difference(old: Detail | None, new: Detail | None, segment: Segment) -> Difference:
-    """What parts an earlier text, known by its hashes, from the present one."""
+def difference(old: Detail | None, new: Detail | None, segment: Segment, hashed: Hashed = hash) -> Difference:
+    """What parts an earlier text, known by its hashes, from the present one. ``hashed`` made the hashes of both."""
     if old is None or new is None:
         return Difference(_MEDIA_CAUSE.get(segment.kind), None)
     if old.lines == new.lines:
@@ -61,7 +61,7 @@ def difference(old: Detail | None, new: Detail | None, segment: Segment) -> Diff
         field, line = _place(laid_out, at)
     cause = _loosely_equal(old, new, stretch, segment)
     if cause is Cause.KEY_ORDER:
-        field, own = _reordered_object(laid_out, old, field)
+        field, own = _reordered_object(laid_out, old, field, hashed)
         return Difference(Cause.FIELD_ORDER if own else cause, line, field, certain=True)
     if cause is not None:
         return Difference(cause, line, field, certain=True)
@@ -69,7 +69,7 @@ def difference(old: Detail | None, new: Detail | None, segment: Segment) -> Diff
         return Difference(_MEDIA_CAUSE[segment.kind], line, field, certain=True)
     if _same_pieces(old, new):
         return Difference(Cause.REORDERED, line, field, certain=True)
-    cause = _volatile(old, new, stretch, laid_out)
+    cause = _volatile(old, new, stretch, laid_out, hashed)
     if cause is not None and not (cause is Cause.USER_DATA and segment.kind not in _WRITTEN):
         return Difference(cause, line, field)
     return Difference(_rewritten(old, new, stretch, laid_out), line, field)
@@ -110,10 +110,10 @@ def _same_pieces(old: Detail, new: Detail) -> bool:
     return sorted(old.lines) == sorted(new.lines) or bool(new.values and old.values == new.values)
 
 
-def _reordered_object(laid_out: Sequence[Leaf], old: Detail, field: Field) -> tuple[Field, bool]:
+def _reordered_object(laid_out: Sequence[Leaf], old: Detail, field: Field, hashed: Hashed) -> tuple[Field, bool]:
     """The outermost object whose keys changed places, and whether it is one of the API's own alone."""
     by_hash = {
-        hash(written(field) + b"\0" + text.split("\n", 1)[0].encode("utf-8", "surrogatepass")): field
+        hashed(written(field) + b"\0" + text.split("\n", 1)[0].encode("utf-8", "surrogatepass")): field
         for field, text in laid_out
     }
     before = [by_hash[one] for one in old.lines if one in by_hash]
@@ -162,7 +162,7 @@ def _lines(laid_out: Sequence[Leaf], start: int, end: int) -> list[str]:
     return found
 
 
-def _volatile(old: Detail, new: Detail, stretch: _Stretch, laid_out: Sequence[Leaf]) -> Cause | None:
+def _volatile(old: Detail, new: Detail, stretch: _Stretch, laid_out: Sequence[Leaf], hashed: Hashed) -> Cause | None:
     """What changed of itself in the differing lines, judged by the first that tells."""
     only_digits, only_words = old.digits == new.digits, old.words == new.words
     removed, added = stretch.old_end - stretch.start, stretch.new_end - stretch.start
@@ -179,7 +179,7 @@ def _volatile(old: Detail, new: Detail, stretch: _Stretch, laid_out: Sequence[Le
     same_digits = old.figures == new.figures
     texts = _lines(laid_out, stretch.start, min(stretch.new_end, stretch.start + _MAX_LINES))
     if local and not only_digits and old.pieces and new.pieces:
-        fresh, gone = _sentences(texts, old, new)
+        fresh, gone = _sentences(texts, old, new, hashed)
         if fresh:
             texts, inserted = fresh, not gone
             added = len(fresh)
@@ -195,10 +195,10 @@ def _volatile(old: Detail, new: Detail, stretch: _Stretch, laid_out: Sequence[Le
     return causes[0] if causes else None
 
 
-def _sentences(texts: Sequence[str], old: Detail, new: Detail) -> tuple[list[str], int]:
+def _sentences(texts: Sequence[str], old: Detail, new: Detail, hashed: Hashed) -> tuple[list[str], int]:
     """The sentences of long lines that the earlier text did not have, and how many of its own are gone; none where
     more came or went than are told apart."""
-    fresh = [text for text in sentences("\n".join(texts)) if sentence_hash(text) not in old.pieces]
+    fresh = [text for text in sentences("\n".join(texts)) if sentence_hash(text, hashed) not in old.pieces]
     gone = len(old.pieces - new.pieces)
     return (fresh, gone) if len(fresh) <= _MAX_LINES and gone in (0, len(fresh)) else ([], gone)
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final, Protocol
+from weakref import ReferenceType
 
 from otel_promptcache.history.info import Info, Remembered
 from otel_promptcache.history.trie import Node, Path
-from otel_promptcache.model import Link, Prompt, Scope, Usage
+from otel_promptcache.model import Link, Prompt, Scope, Segments, Usage
 
 TELLING: Final = 48
 """Bytes from which a segment found in both prompts shows that they belong together; everybody says "yes"."""
+AT_ONCE: Final = 2**16
+"""Bytes of a segment up to which its hashes are made where a verdict waits for them."""
 
 
 @dataclass(slots=True)
@@ -29,6 +32,10 @@ class Write:
     read: bool = False
     implied: bool = False
     """Whether the provider placed it by itself."""
+    marks: tuple[str, ...] = ()
+    """Where the shared history says that another worker has read it; none where it was not told of the write."""
+    since: float = 0.0
+    """When it was sent, by the clock of the shared history."""
 
 
 @dataclass(slots=True)
@@ -51,6 +58,7 @@ class Sent:
     """One earlier request. ``leaf`` is None once it has been forgotten."""
 
     __slots__ = (
+        "adrift",
         "at",
         "before",
         "began",
@@ -62,6 +70,7 @@ class Sent:
         "leaf",
         "lineage",
         "link",
+        "prompt",
         "readable",
         "response_id",
         "rewrites",
@@ -80,6 +89,8 @@ class Sent:
         self.conversation = conversation
         self.dialect = ""
         self.leaf: Node | None = None
+        self.prompt: ReferenceType[Segments] | None = None
+        """Its segments, as long as others have them, until their hashes have been made."""
         self.before: Sent | None = None
         """While this one is on its way: an earlier request with the first ``shared`` segments, readable sooner."""
         self.shared = 0
@@ -94,6 +105,8 @@ class Sent:
         """Requests in a row, up to this one, that rewrote their conversation's history."""
         self.frozen = 0
         """Requests in a row, up to this one, whose last breakpoint stayed where it was."""
+        self.adrift = 0
+        """The same, of those that marked only what did not come again."""
         self.total: int | None = None
         """All input tokens, once reported."""
         self.cached: int | None = None
@@ -103,6 +116,13 @@ class Sent:
     def path(self) -> Path:
         """The places of its prompt; none once it has been forgotten."""
         return Path.to(self.leaf)
+
+    def describe(self, at: int, info: Info) -> None:
+        """Makes line and loose hashes of its segment ``at`` now, should the worker not have come to it."""
+        known = self.prompt
+        segments = known() if known is not None else None
+        if segments is not None and info.size <= AT_ONCE:
+            info.detailed(segments[at])
 
 
 class Sight:
@@ -133,6 +153,8 @@ class Sight:
     """Requests of this scope in the minute before, counted where a provider limits them."""
     fresh: int = 0
     """Segments never seen before."""
+    alone: bool = False
+    """Whether others share their history with this process, and it has not been told of theirs."""
     leading: Node | None = None
     """The end of tools and system prompt, where there are any."""
 
@@ -146,6 +168,21 @@ class Sight:
         """How many of them were known."""
         self.previous = previous
         """Newest request with the same ``shared`` leading segments in this scope."""
+
+    def judged_by(self, other: Sight) -> None:
+        """Takes over what another history, which knows more, knew of this very request, and what was made of it: what
+        is read of an entry that somebody else wrote must not be taken for the length of one of ours."""
+        self.live = max(self.live, other.live)
+        mine, theirs = self.sent, other.sent
+        mine.served, mine.rewrites, mine.frozen = theirs.served, theirs.rewrites, theirs.frozen
+        mine.adrift = theirs.adrift
+
+    def holders(self, length: int) -> list[Sent]:
+        """Earlier requests that begin with the first ``length`` segments, as far as they are known."""
+        found = [sent for sent in self.nodes.holders(length) if sent is not self.sent]
+        if self.previous is not None and length <= self.shared and self.previous not in found:
+            found.append(self.previous)
+        return found
 
 
 class History(Protocol):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from otel_promptcache import fingerprint
 from otel_promptcache.fingerprint import DIGEST_SIZE, Detail, Digest, HashKey, canonical, packed, unpack
+from otel_promptcache.fingerprint.detail import Hashed
 from otel_promptcache.model import Kind, Section, Segment
 from otel_promptcache.providers._wire import server_tool
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from otel_promptcache.history import Sent
 
 _UNSIGNED = bytes(DIGEST_SIZE)
+PICTURE: Final = 4_000
+"""Bytes of text with about as many tokens as a picture has."""
 
 
 class Traits(NamedTuple):
@@ -34,6 +38,11 @@ def traits(segment: Segment) -> Traits:
     return Traits(segment.section, segment.kind, hash(segment.role), label)
 
 
+def size_of(segment: Segment, data: bytes) -> int:
+    """The size of a segment with this content. A picture's bytes, or its address, say nothing of what it weighs."""
+    return PICTURE if Kind.IMAGE is segment.kind else len(data)
+
+
 class Remembered(NamedTuple):
     """The content of a segment, where the application allows it to be kept in memory. Never exported."""
 
@@ -52,7 +61,7 @@ class Info:
     def __init__(self, key: int, size: int, traits: Traits) -> None:
         self.key = key
         self.size = size
-        """Bytes."""
+        """Bytes; of a picture what would take as many tokens as text."""
         self.traits = traits
         self.refs = 0
         """Places at which it stands."""
@@ -95,15 +104,26 @@ class Info:
         digest, known = self.digest, self._hashes[DIGEST_SIZE:]
         if digest is None or not known:
             digest = digest or key.digest(segment.role, canonical(segment))
-            self._hashes = digest + (known or packed(segment))
+            known = known or packed(segment)
+            self._hashes = digest + known
 
     def sign(self, key: HashKey, segment: Segment) -> None:
         """Makes the digest alone."""
         if self.digest is None:
-            self._hashes = key.digest(segment.role, canonical(segment)) + self._hashes[DIGEST_SIZE:]
+            digest = key.digest(segment.role, canonical(segment))
+            self._hashes = digest + self._hashes[DIGEST_SIZE:]
 
-    def detailed(self, segment: Segment) -> Detail | None:
-        """The detail, made now where it has not been."""
+    @property
+    def hashed(self) -> Hashed:
+        """What the hashes of the detail are made with."""
+        return hash
+
+    def detailed(self, segment: Segment, hashed: Hashed = hash) -> Detail | None:
+        """The detail, made now where it has not been; with the hashes of another's that it is to be compared with."""
+        if hashed is not hash:
+            return fingerprint.detail(segment, hashed)
         if len(self._hashes) <= DIGEST_SIZE:
-            self._hashes = (self._hashes or _UNSIGNED) + packed(segment)
+            known = packed(segment)
+            # Only now, and in one step: the worker may have come to it meanwhile, and its digest is not made twice.
+            self._hashes = (self._hashes[:DIGEST_SIZE] or _UNSIGNED) + known
         return self.detail

@@ -14,12 +14,13 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
+from weakref import ref
 
 from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.fingerprint import HashKey, canonical
 from otel_promptcache.fingerprint.fields import plain_text
 from otel_promptcache.history import TELLING, Info, Node, Path, Remembered, Sent, Sight, Write
-from otel_promptcache.history.info import Traits, traits
+from otel_promptcache.history.info import Traits, size_of, traits
 from otel_promptcache.history.simulation import place_entries, simulate, withdraw
 from otel_promptcache.history.trie import Rows, Stem
 from otel_promptcache.model import Kind, Link, Prompt, Run, Scope, Section, Segment, Usage
@@ -37,6 +38,8 @@ MAX_VERSIONS: Final = 4
 """Of what one route sends in front of the messages: a new prompt is rolled out beside the old one."""
 SEGMENTS_A_REQUEST: Final = 4
 """One request is remembered for every so many segments that may be: identical requests add no segments."""
+_SAME: Final = 0.15
+"""Share by which two counts of one prefix may differ."""
 _SHARE_OF_ONE_SCOPE: Final = 0.5
 _TRIMMED_TO: Final = 0.9
 """Forgetting goes a little further than needed, so that it is not done for every request."""
@@ -93,6 +96,10 @@ class Memory:
     def __init__(self, key: HashKey, max_segments: int, remember_bytes: int = 0) -> None:
         """``remember_bytes``: of the segments' own content, so that a diagnosis can tell the very character; 0 keeps
         hashes only."""
+        self._prepare(key, max_segments, remember_bytes)
+        after_fork_in_child(self._after_fork)
+
+    def _prepare(self, key: HashKey, max_segments: int, remember_bytes: int = 0) -> None:
         self._key = key
         self._max = max_segments
         self._remember_bytes = remember_bytes
@@ -103,7 +110,6 @@ class Memory:
         self._writes: list[tuple[float, int, Write]] = []
         self._unread: deque[Write] = deque(maxlen=MAX_UNREAD)
         self._order = itertools.count()
-        after_fork_in_child(self._after_fork)
 
     def _begin(self) -> None:
         self._segments = 0
@@ -113,8 +119,8 @@ class Memory:
         self._branches: OrderedDict[Scope, _Branch] = OrderedDict()
         self._runs: OrderedDict[tuple[Stem, int, int], _Resent] = OrderedDict()
         """By the place in front and the first message. All in it is alive: forgetting any empties it."""
-        self._by_id: OrderedDict[str, Sent] = OrderedDict()
-        self._by_site: OrderedDict[tuple[str, str], OrderedDict[Node | None, Sent]] = OrderedDict()
+        self._by_id: OrderedDict[tuple[str, str], Sent] = OrderedDict()
+        self._by_site: OrderedDict[tuple[str, str, str], OrderedDict[Node | None, Sent]] = OrderedDict()
         """The newest request for each of the newest versions of what a route sends in front of the messages."""
 
     def _after_fork(self) -> None:
@@ -147,8 +153,8 @@ class Memory:
             sight = Sight(sent, known, ends[-1][0].last(ends[-1][1]) if known else None)
             if prompt.previous_id or prompt.conversation_id or conversation:
                 sight.held = bool(prompt.previous_id or prompt.conversation_id)
-                sight.holder = self._holder(prompt, conversation)
-            sight.sites = tuple(reversed(self._by_site.get((route, scope.endpoint), {}).values()))
+                sight.holder = self._holder(prompt, conversation, scope.tenant)
+            sight.sites = tuple(reversed(self._by_site.get((route, scope.endpoint, scope.tenant), {}).values()))
             if sight.previous is not None:
                 sight.unanswered = not sight.previous.readable
             if rules.machine_rate:
@@ -163,12 +169,15 @@ class Memory:
             finally:
                 self._at_work = False
             sent.lineage = self._lineage(sight)
+            if sight.fresh or (sight.previous is not None and sight.previous.prompt is not None):
+                sent.prompt = ref(prompt.segments)
         return sight
 
     def describe(self, prompt: Prompt, sight: Sight) -> None:
         if sight.fresh:
             for info, segment in zip(sight.infos[sight.shared :], prompt.segments[sight.shared :], strict=True):
                 info.describe(self._key, segment)
+        sight.sent.prompt = None
 
     def begun(self, sight: Sight, now: float | None = None) -> None:
         sight.sent.readable = True
@@ -274,9 +283,9 @@ class Memory:
             if len(self._runs) > MAX_RUNS:
                 self._runs.popitem(last=False)
 
-    def _holder(self, prompt: Prompt, conversation: str) -> Sent | None:
+    def _holder(self, prompt: Prompt, conversation: str, tenant: str) -> Sent | None:
         for identity in (prompt.previous_id, prompt.conversation_id, conversation):
-            if identity and (found := self._by_id.get(identity)) is not None and found.leaf is not None:
+            if identity and (found := self._by_id.get((tenant, identity))) is not None and found.leaf is not None:
                 return found
         return None
 
@@ -289,8 +298,8 @@ class Memory:
         return sight.relative.lineage if sight.relative is not None else secrets.token_hex(8)
 
     def _remember_id(self, identity: str, sent: Sent) -> None:
-        self._by_id[identity] = sent
-        self._by_id.move_to_end(identity)
+        self._by_id[sent.scope.tenant, identity] = sent
+        self._by_id.move_to_end((sent.scope.tenant, identity))
         while len(self._by_id) > MAX_IDS:
             self._by_id.popitem(last=False)
 
@@ -325,7 +334,7 @@ class Memory:
         if rules.matching is Matching.BREAKPOINT and prompt.breakpoints:
             sent.breakpoints = place_entries(prompt, path, now)
         branch.sent.append(sent)
-        site = (sent.route, sent.scope.endpoint)
+        site = (sent.route, sent.scope.endpoint, sent.scope.tenant)
         versions = self._by_site.setdefault(site, OrderedDict())
         versions[sight.leading] = sent
         versions.move_to_end(sight.leading)
@@ -378,17 +387,21 @@ class Memory:
         for segment in segments:
             info = self._infos.get(segment.key)
             if info is None:
-                data = canonical(segment)
-                info = self._infos[segment.key] = Info(segment.key, len(data), self._shared_traits(traits(segment)))
+                info = self._infos[segment.key] = self._new(segment)
                 meeting.fresh += 1
-                if self._remembered is not None:
-                    self._remembered.keep(info, Remembered(segment.role, plain_text(segment) is not None, data))
             else:
                 meeting.met(info)
             info.refs += 1
             info.last = meeting.sent
             rows.infos.append(info)
             rows.elements.append(segment.element)
+
+    def _new(self, segment: Segment) -> Info:
+        data = canonical(segment)
+        info = Info(segment.key, size_of(segment, data), self._shared_traits(traits(segment)))
+        if self._remembered is not None:
+            self._remembered.keep(info, Remembered(segment.role, plain_text(segment) is not None, data))
+        return info
 
     def _add_run(self, meeting: _Meeting, rows: Rows, run: Run, start: int) -> None:
         """The same for messages that are a role and a text: the first sight of a long conversation is mostly these."""
@@ -434,7 +447,7 @@ class Memory:
                 last = max((node for node, _ in sent.breakpoints), key=lambda node: node.length)
                 if not held:
                     last.tokens = sent.cached
-                    if usage.read and 0 < sight.live < last.length:
+                    if usage.read and 0 < sight.live < last.length and not sight.alone and _plausible(sight, usage):
                         # What was read ends exactly at the entry that matched.
                         sight.nodes.keep(sight.live).tokens = usage.read
             else:
@@ -520,7 +533,7 @@ class _Meeting:
     def met(self, info: Info) -> None:
         """A segment that was known. What is long is telling; that everybody says "yes" is not."""
         earlier = info.last
-        if earlier is not None and earlier.leaf is not None:
+        if earlier is not None and earlier.leaf is not None and earlier.scope.tenant == self.sent.scope.tenant:
             self.kin[id(earlier)] = (self.kin.get(id(earlier), (0, earlier))[0] + info.size, earlier)
             if info.size >= TELLING and info.section is Section.MESSAGES:
                 self.relatives.add(id(earlier))
@@ -536,6 +549,16 @@ def _rate(sent: deque[Sent], now: float, most: int) -> int:
     return sum(
         1 for _ in itertools.takewhile(lambda one: now - one.at < MINUTE, itertools.islice(reversed(sent), most))
     )
+
+
+def _plausible(sight: Sight, usage: Usage) -> bool:
+    """Whether so many tokens can have been read up to the entry that is known: another process may have left a longer
+    one."""
+    read, node = usage.read or 0, sight.nodes.kept(sight.live)
+    if node is not None and node.tokens:
+        return abs(read - node.tokens) <= _SAME * node.tokens
+    totals = [one.total for one in sight.holders(sight.live) if one.total]
+    return not totals or read <= max(totals)
 
 
 def _print(run: Run, length: int) -> int:

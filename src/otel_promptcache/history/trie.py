@@ -64,6 +64,11 @@ class Node:
         """The newest request whose prompt begins with this prefix."""
         return self.stem.last(self.at)
 
+    @property
+    def continued(self) -> bool:
+        """Whether a prompt goes on behind this prefix."""
+        return len(self.stem) > self.at or any(at == self.at for at, _ in list(self.stem.forks))
+
 
 class Stem:
     """Segments in a row."""
@@ -230,6 +235,12 @@ class Path(Sequence[Node]):
                 low = steps[place + 1][0] if place + 1 < len(steps) else 0
                 if low < min(reach, end):
                     yield stem.start + min(reach, end), stem.start + low, sent
+
+    def holders(self, length: int) -> list[Sent]:
+        """Requests that begin with the first ``length`` segments, as far as they are known: newer ones that went on
+        further hide older ones."""
+        stem, _, at = self.piece(length)
+        return [sent for end, sent in list(stem.steps) if end >= at]
 
     def chain(self, key: HashKey, length: int | None = None) -> Chain | None:
         """The chain value of the first ``length`` segments, or of all: computed from the nearest place in front where

@@ -9,7 +9,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Callable
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Protocol
 
 from otel_promptcache.instrumentation.together import Told
 from otel_promptcache.model import Answer
@@ -45,6 +45,7 @@ class Reader:
         "_size",
         "_state",
         "idle",
+        "whole",
     )
 
     def __init__(self, call: Told, content_type: str, encoding: str) -> None:
@@ -61,6 +62,8 @@ class Reader:
         self._done = False
         self.idle = False
         """True while a chunk of whole lines without usage or error needs no look."""
+        self.whole = True
+        """False where the body is a range of a file, and its end not the file's."""
 
     @property
     def streams(self) -> bool:
@@ -163,7 +166,8 @@ class Reader:
                     self._read(rest)
             elif self._size <= MAX_BODY:
                 self._whole(rest)
-            self._call.complete()
+            if self.whole:
+                self._call.complete()
         except Exception as error:
             self._give_up(error)
         self._call.finished()
@@ -280,6 +284,20 @@ def _deflate() -> Callable[[bytes], bytes]:
             return decoder.decompress(chunk)
 
     return inflate
+
+
+class Deflater(Protocol):
+    """What compresses a body piece by piece."""
+
+    def compress(self, data: bytes, /) -> bytes: ...
+    def flush(self, mode: int = ..., /) -> bytes: ...
+
+
+def deflater(encoding: str) -> Deflater | None:
+    """What makes a body of a content encoding again, None where we have nothing that does. Packed is nothing: the bytes
+    go no further than this process."""
+    wbits = {"gzip": 31, "x-gzip": 31, "deflate": zlib.MAX_WBITS}.get(encoding.strip().lower())
+    return None if wbits is None else zlib.compressobj(0, wbits=wbits)
 
 
 # --- Frames of AWS ------------------------------------------------------------------------------------------

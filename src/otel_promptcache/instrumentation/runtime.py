@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from dataclasses import dataclass
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from otel_promptcache._collection import ignore_collections, watch_collections
 from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history.memory import Memory
 from otel_promptcache.instrumentation import hooks
 from otel_promptcache.observer import Observer
-from otel_promptcache.settings import REMEMBERED_BYTES, Live, Remember
+from otel_promptcache.settings import REMEMBERED_BYTES, Live, Remember, Settings
 from otel_promptcache.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from otel_promptcache.observer.shared import Sharing
+
+log = logging.getLogger("otel_promptcache")
 
 _lock = threading.RLock()
 _running: Runtime | None = None
@@ -42,15 +49,47 @@ def start(tracer_provider: Any = None, meter_provider: Any = None, logger_provid
             key = HashKey(settings.hash_key)
             telemetry = Telemetry(live, key, tracer_provider, meter_provider, logger_provider)
             remembered = REMEMBERED_BYTES if settings.remember_text is Remember.MEMORY else 0
-            observer = Observer(live, key, Memory(key, settings.history_segments, remembered), telemetry)
+            memory = Memory(key, settings.history_segments, remembered)
+            observer = Observer(live, key, memory, telemetry)
+            observer.sharing = sharing = _sharing(settings, key, memory, telemetry, observer)
             telemetry.book.sweep = observer.sweep
             telemetry.book.pending.later = observer.worker.submit
             telemetry.before_first_call.append(observer.worker.flush_last)
+            if sharing is not None:
+                telemetry.before_first_call.append(sharing.flush_last)
             watch_collections()
             hooks.set_observer(observer)
             observer.load_prices()
             _running = Runtime(live, telemetry, observer)
         return _running
+
+
+def _sharing(
+    settings: Settings, key: HashKey, memory: Memory, telemetry: Telemetry, observer: Observer
+) -> Sharing | None:
+    """The shared history, where one is named and can be used; else a warning that says what is missing."""
+    if not settings.history_url:
+        return None
+    if not settings.hash_key:
+        log.warning(
+            "otel-promptcache: OTEL_PROMPTCACHE_HISTORY_URL is left alone without OTEL_PROMPTCACHE_HASH_KEY: what "
+            "workers send compares under one key only"
+        )
+        return None
+    if find_spec("redis") is None:
+        log.warning(
+            "otel-promptcache: OTEL_PROMPTCACHE_HISTORY_URL needs the redis library: pip install "
+            "'otel-promptcache[redis]'"
+        )
+        return None
+    from otel_promptcache.history.redis import Server
+    from otel_promptcache.observer.shared import Sharing
+
+    keys = [key, *([HashKey(settings.hash_key_before)] if settings.hash_key_before else [])]
+    server = Server(settings.history_url)
+    sharing = Sharing(server, keys, memory, observer.trouble, telemetry, lines=settings.history_lines)
+    sharing.start()
+    return sharing
 
 
 def stop() -> None:
@@ -61,5 +100,8 @@ def stop() -> None:
     if runtime is not None:
         hooks.set_observer(None)
         ignore_collections()
+        runtime.observer.sweep()
         runtime.observer.worker.stop()
+        if runtime.observer.sharing is not None:
+            runtime.observer.sharing.stop()
         runtime.telemetry.deactivate()

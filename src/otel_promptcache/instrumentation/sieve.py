@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from typing import Final
 
-from otel_promptcache.instrumentation.reading import MAX_BODY, USAGE, inflater
+from otel_promptcache.instrumentation.reading import MAX_BODY, USAGE, deflater, inflater
 from otel_promptcache.providers import native
 
 _END_OF_EVENT: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
@@ -18,12 +19,22 @@ class Sieve:
     An event is passed on when it is whole, which is when its reader can do something with it.
     """
 
-    __slots__ = ("_held", "decode")
+    __slots__ = ("_held", "decode", "encode")
 
     def __init__(self, encoding: str = "") -> None:
         self.decode = inflater(encoding)
         """What makes plain bytes of the body's, None where they are plain."""
+        self.encode = deflater(encoding)
+        """What makes such bytes as the body had of plain ones, None where they stay plain."""
         self._held = b""
+
+    def packed(self, plain: bytes, *, last: bool = False) -> bytes:
+        """Bytes for whoever expects the body's encoding."""
+        if self.encode is None:
+            return plain
+        if not plain and not last:
+            return b""
+        return self.encode.compress(plain) + self.encode.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH)
 
     def sift(self, chunk: bytes) -> bytes:
         """What of the plain bytes so far may pass now."""

@@ -151,14 +151,16 @@ class Sifted(Tapped):
         passed: bytes | None = None
         with contextlib.suppress(Exception):
             passed = sieve.sift(chunk)
-        return chunk if passed is None else passed
+        return sieve.packed(chunk if passed is None else passed)
 
     def _promptcache_rest(self) -> bytes:
+        rest = b""
         with contextlib.suppress(Exception):
-            return self._promptcache_sieve.rest()
-        return b""
+            rest = self._promptcache_sieve.rest()
+        return self._promptcache_sieve.packed(rest, last=True)
 
 
+_A_RANGE: Final = 206
 _BASES: Final = ("SyncByteStream", "AsyncByteStream")
 
 
@@ -177,6 +179,7 @@ def tap(response: Any, call: Told, *, sifted: bool = False) -> bool:
     streamed = EVENT_STREAM in content_type
     if response.is_closed:
         watching = reader(call, content_type, "")
+        watching.whole = getattr(response, "status_code", None) != _A_RANGE
         if call.items:
             content = response.content
             return call.later(lambda: watching.loaded(content))
@@ -190,12 +193,14 @@ def tap(response: Any, call: Told, *, sifted: bool = False) -> bool:
         return False
     encoding = headers.get("content-encoding", "")
     watching = reader(call, content_type, encoding)
+    watching.whole = getattr(response, "status_code", None) != _A_RANGE
     stream = response.stream
     if sifted and streamed and known(encoding):
         made = _tapped_class(stream.__class__, Sifted)(stream, watching)
-        made._promptcache_sieve = Sieve(encoding)  # type: ignore[attr-defined]
+        sieve = Sieve(encoding)
+        made._promptcache_sieve = sieve  # type: ignore[attr-defined]
         made._promptcache_decoding_error = _decoding_error(response)  # type: ignore[attr-defined]
-        if encoding:  # the body comes decoded from here on
+        if sieve.decode is not None and sieve.encode is None:  # the body comes decoded from here on
             del headers["content-encoding"]
         response.stream = made
     else:

@@ -14,13 +14,14 @@ import secrets
 from collections import Counter
 from collections.abc import Callable
 from time import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from otel_promptcache import pricing
 from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history import History
 from otel_promptcache.journal import Journal
+from otel_promptcache.observer.background import Background, Retrieval
 from otel_promptcache.observer.batches import Batches
 from otel_promptcache.observer.breaker import Breaker
 from otel_promptcache.observer.call import Call
@@ -29,9 +30,12 @@ from otel_promptcache.observer.pricelist import PriceList
 from otel_promptcache.observer.recording import Recorder, Telemetry
 from otel_promptcache.observer.witness import Question, Witness
 from otel_promptcache.providers import Dialect
-from otel_promptcache.providers.errands import Errand
+from otel_promptcache.providers.errands import Errand, Kind
 from otel_promptcache.settings import Live, Mode, Settings
 from otel_promptcache.worker import Worker
+
+if TYPE_CHECKING:
+    from otel_promptcache.observer.shared import Sharing
 
 log = logging.getLogger("otel_promptcache")
 
@@ -39,7 +43,7 @@ MAX_CREDENTIALS: Final = 10_000
 MAX_SAID: Final = 100
 MAX_LEARNED: Final = 1_000
 """Hosts whose provider is remembered from their answers."""
-_NOT_DIAGNOSIS: Final = frozenset({"pricing", "worker", "tap", "witness", "journal", "limits"})
+_NOT_DIAGNOSIS: Final = frozenset({"pricing", "worker", "tap", "witness", "journal", "limits", "shared"})
 """Rooms whose errors would not end if diagnosis paused."""
 FIRST_CALL_WAIT: Final = 0.01
 """Seconds that the first call of a process waits, at most, for price data that is still being loaded."""
@@ -55,16 +59,19 @@ class Observer:
         history: History,
         telemetry: Telemetry,
         clock: Callable[[], float] = time,
+        sharing: Sharing | None = None,
     ) -> None:
         self.live = live
         self.key = key
         self.history = history
+        self.sharing = sharing
         self.telemetry = telemetry
         self.clock = clock
         self.worker = Worker(lambda error: self.trouble("worker", error))
         self.breaker = Breaker()
         self.witness = Witness()
         self.batches = Batches()
+        self.background = Background()
         self.journal = Journal(key, telemetry.changed, _journal_file(live.value))
         self.learned: dict[tuple[str, int, str], str] = {}
         """Who answers at hosts and ports that nobody has named, as their answers show; a gateway has many models."""
@@ -75,7 +82,7 @@ class Observer:
         self._waited_for_prices = False
         self.no_prices = False
         """Set when the price data cannot be loaded: costs are then left out, and nobody waits for them."""
-        self._credentials: dict[int, str] = {}
+        self._credentials: dict[int, tuple[str, ...]] = {}
         self._renew_ids()
         after_fork_in_child(self._renew_ids)
 
@@ -118,11 +125,13 @@ class Observer:
         self.worker.start()
         return Call(self, dialect, settings)
 
-    def run(self, errand: Errand, path: str) -> ErrandCall | None:
+    def run(self, errand: Errand, path: str) -> ErrandCall | Retrieval | None:
         """A request that carries no prompt, or None when nothing is to be observed."""
         settings = self.live.current()
         if settings.mode is Mode.OFF:
             return None
+        if errand.kind is Kind.POLL:
+            return Retrieval(self, errand.subject, settings) if errand.subject in self.background else None
         self.worker.start()
         return ErrandCall(self, errand, settings, path)
 
@@ -156,15 +165,20 @@ class Observer:
 
     def credential(self, secret: str) -> str:
         """A keyed digest that tells accounts apart; the secret itself is kept nowhere."""
+        return self.credentials(secret)[0]
+
+    def credentials(self, secret: str) -> tuple[str, ...]:
+        """The same under each key that the shared history is read under, ours first."""
         if not secret:
-            return ""
+            return ("",) * (1 if self.sharing is None else self.sharing.keys)
         fast = hash(secret)
-        token = self._credentials.get(fast)
-        if token is None:
+        tokens = self._credentials.get(fast)
+        if tokens is None:
             if len(self._credentials) >= MAX_CREDENTIALS:
                 self._credentials.clear()
-            token = self._credentials[fast] = self.key.token(secret)
-        return token
+            others = self.sharing.credentials(secret) if self.sharing is not None else ()
+            tokens = self._credentials[fast] = (self.key.token(secret), *others)
+        return tokens
 
     def learn(self, host: str, port: int, model: str, provider: str) -> str:
         """Remembers who answers at a host for a model, and gives it back."""
@@ -175,8 +189,11 @@ class Observer:
     def sweep(self) -> None:
         """Reports writes that ran out unread. Called when metrics are collected."""
         try:
-            unread = self.history.expired_writes(self.clock())
-            if unread:
+            now = self.clock()
+            unread = self.history.expired_writes(now)
+            if self.sharing is not None:
+                self.sharing.settle(unread, now, self.telemetry.unread)
+            elif unread:
                 self.telemetry.unread(unread)
         except Exception as error:
             self.trouble("history", error)

@@ -12,10 +12,10 @@ from otel_promptcache.history import Sight
 from otel_promptcache.model import Answer, Observation, Prompt, Scope, Usage
 from otel_promptcache.observer import witness
 from otel_promptcache.observer.afterwards import premium_of, tell_journal
-from otel_promptcache.observer.batches import NoItems
+from otel_promptcache.observer.batches import NoItems, Submission
 from otel_promptcache.observer.breaker import GROSS_OVERRUN, STRIKES
 from otel_promptcache.observer.reckoning import DETAIL_JOBS, chosen, describe, error_kind, fingerprint_of
-from otel_promptcache.observer.recording import Recorder
+from otel_promptcache.observer.recording import Origin, Recorder
 from otel_promptcache.observer.wall import walled
 from otel_promptcache.observer.witness import Question
 from otel_promptcache.providers import Dialect, limits, native
@@ -27,8 +27,11 @@ from otel_promptcache.settings import Mode, Settings
 
 if TYPE_CHECKING:
     from otel_promptcache.observer import Observer
+    from otel_promptcache.observer.shared import Asking
 
 REFUSED: Final = 429
+TENANT: Final = "tenant"
+"""The attribution key by which the shared history keeps an application's customers apart."""
 MAX_NAME: Final = 256
 """Characters kept of an id, a model's name, an error type: they come over the wire, and go into spans and labels."""
 
@@ -38,18 +41,22 @@ class Call(NoItems):
 
     __slots__ = (
         "_asked",
+        "_background",
         "_batch",
         "_closed",
         "_doubted",
         "_judged_by",
         "_mode",
         "_named",
+        "_origin",
         "_prompt",
         "_recorder",
         "_seen",
+        "_shared",
         "_sight",
         "_started",
         "_started_ns",
+        "_unweighed",
         "diagnosing",
         "dialect",
         "observer",
@@ -59,13 +66,24 @@ class Call(NoItems):
     )
 
     def __init__(
-        self, observer: Observer, dialect: Dialect, settings: Settings, *, batch: str = "", mode: Mode | None = None
+        self,
+        observer: Observer,
+        dialect: Dialect,
+        settings: Settings,
+        *,
+        batch: str = "",
+        mode: Mode | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self.observer = observer
         self.dialect = dialect
         self.settings = settings
         self._batch = batch
         """The batch that it is an item of."""
+        self._origin = origin
+        """Whose it is, where another part of the application reads the answer."""
+        self._background = False
+        """Whether the provider is asked to go on in the background."""
         self._mode = mode or settings.mode
         self.spent: dict[str, float] = {}
         """Our own seconds on the caller's thread, by phase, waiting included."""
@@ -78,11 +96,15 @@ class Call(NoItems):
         self._recorder: Recorder | None = None
         self._prompt: Prompt | None = None
         self._sight: Sight | None = None
+        self._shared: Asking | None = None
+        """What the shared history is asked, where there is one."""
         self._closed = False
         self._doubted: Question | None = None
         """What may have been refused: the request is under way without it."""
         self._judged_by: tuple[int | None, ...] | None = None
         """The counts that the verdict rests on."""
+        self._unweighed = False
+        """Whether output was counted since, which changes the cost."""
         self._named = ""
         """Who answers, where that is known before the answer."""
         self._asked: str | None = None
@@ -94,6 +116,11 @@ class Call(NoItems):
     def recorder(self) -> Recorder | None:
         """Telemetry's side of this call, once the request has been prepared."""
         return self._recorder
+
+    @property
+    def seen(self) -> Observation | None:
+        """What is known of the call, once the request has been prepared."""
+        return self._seen
 
     # --- events, in the order of a happy call ---------------------------------------------------------------
 
@@ -129,9 +156,11 @@ class Call(NoItems):
         )
         seen.operation = self.dialect.operation
         seen.batch = self._batch
-        self._recorder = observer.telemetry.begin(seen, self._started_ns)
+        self._recorder = observer.telemetry.begin(seen, self._started_ns, self._origin)
         seen.attribution = self._recorder.attribution
         seen.conversation = seen.attribution.conversation
+        seen.fetched = self._origin is not None and not self._batch
+        self._background = body.get("background") is True
         self._asked = native.asked(self.dialect.name, body)
         if settings.stream_usage:
             self.question = observer.witness.usage_question(seen, body)
@@ -155,7 +184,9 @@ class Call(NoItems):
                 return
             # What is learned of a host comes too late for its first request, whose prefix the next ones are to find.
             provider = self._named or self.dialect.provider
-            scope = Scope(provider, seen.endpoint, observer.credential(credential), prompt.model, prompt.cache_key)
+            credentials = observer.credentials(credential)
+            tenant = dict(seen.attribution.keys).get(TENANT, "") if observer.sharing is not None else ""
+            scope = Scope(provider, seen.endpoint, credentials[0], prompt.model, prompt.cache_key, tenant)
             sight = observer.history.sent(
                 prompt,
                 scope,
@@ -170,7 +201,10 @@ class Call(NoItems):
                 seen.gap = seen.at - sight.previous.at
             if self.settings.native_diagnostics and self._asked is None and self.question is None:
                 self.question = observer.witness.question(seen, sight, self.settings)
-            if sight.fresh:
+            if observer.sharing is not None:
+                names = seen.attribution.route, seen.conversation
+                self._shared = observer.sharing.ask(prompt, sight, tenant, *names, credentials)
+            elif sight.fresh:
                 observer.worker.submit(lambda: describe(observer.history, prompt, sight), DETAIL_JOBS)
         except Exception as error:
             observer.trouble("fingerprint", error)
@@ -222,11 +256,14 @@ class Call(NoItems):
             return
         if streaming and seen.first_chunk is None:
             seen.first_chunk = perf_counter() - self._started
-        self._begun()
+        self._begun(streaming=streaming)
 
-    def _begun(self) -> None:
+    def _begun(self, *, streaming: bool) -> None:
         if self._sight is not None:
-            self.observer.history.begun(self._sight, self.observer.clock())
+            now = self.observer.clock()
+            self.observer.history.begun(self._sight, now)
+            if streaming and self._shared is not None:
+                self._shared.begun(now)
         if self.question is not None:
             self.observer.witness.took(self.question)
         elif self._doubted is not None:
@@ -252,30 +289,73 @@ class Call(NoItems):
             )
         if answer.discount is not None:
             seen.discount = answer.discount
-        if answer.provider and answer.provider != seen.provider and not self._named:
-            # A host that nobody has named tells by the form of its answer who is there.
-            seen.provider = self.observer.learn(seen.endpoint, seen.port, seen.model, answer.provider)
-            if self._recorder is not None:
-                self._recorder.renamed(seen)
+        if not self._named and (answer.provider or answer.guessed) not in ("", seen.provider):
+            self._recognise(seen, answer)
         if answer.finish_reasons:
             seen.finish_reasons = tuple(reason[:MAX_NAME] for reason in answer.finish_reasons)
         if answer.error_type:
             seen.error_type = error_kind(answer.error_type)
+        if self._background and not self._awaited(seen, answer):
+            return
         if answer.usage is not None:
             seen.usage = answer.usage
-            if self._judged_by != _input_of(answer.usage):
+            told = _input_of(answer.usage)
+            if self._judged_by != told:
+                self._judged_by = told
                 seen.diagnosis = None  # streams tell more as they go on
-            self._judge(seen)
-            self._compare(seen)
-            if self._recorder is not None:
-                self._recorder.usage(seen)
+                self._weigh(seen, over=False)
+            elif answer.finish_reasons:
+                self._weigh(seen, over=False)
+            else:
+                self._unweighed = True
+
+    def _awaited(self, seen: Observation, answer: Answer) -> bool:
+        """Whether an answer is this call's to count: of one in the background, whoever is told its end first is."""
+        if not seen.response_id or self._recorder is None:
+            return True
+        if answer.pending:
+            if not seen.pending:
+                seen.pending = True
+                self.observer.background.submitted(seen.response_id, Submission(self._recorder.origin, seen.at))
+        elif seen.pending:
+            seen.pending = self.observer.background.take(seen.response_id) is None
+        return not seen.pending
+
+    def _recognise(self, seen: Observation, answer: Answer) -> None:
+        """A host that nobody has named tells by the form of its answer who is there. Its ids are no proof: a gateway to
+        the dialect's maker has whatever ids it likes, and sells models that are in the maker's list."""
+        provider = answer.provider
+        if not provider and not self._of_the_maker(seen):
+            provider = answer.guessed
+        if not provider:
+            return
+        seen.provider = self.observer.learn(seen.endpoint, seen.port, seen.model, provider)
+        if self._recorder is not None:
+            self._recorder.renamed(seen)
+
+    def _of_the_maker(self, seen: Observation) -> bool:
+        """Whether the price list of the dialect's maker knows the model, or cannot be asked yet."""
+        if not self.settings.prices or self.observer.no_prices:
+            return False
+        if not self.observer.prices_ready():
+            return True
+        return self.observer.prices.knows(self.dialect.provider, (seen.response_model, seen.model), seen.at)
+
+    def _weigh(self, seen: Observation, *, over: bool = True) -> None:
+        """What the usage so far means, told to whoever's span it is. Some streams have usage in every chunk: of those
+        only the one that first says what was read and written is worth it, and the last one."""
+        self._unweighed = False
+        self._judge(seen, over=over)
+        self._compare(seen)
+        if self._recorder is not None:
+            self._recorder.usage(seen)
 
     @walled("response", "response")
     def loaded(self, document: object) -> None:
         """A whole body that is there already, parsed; None where it is no JSON object."""
         if self._seen is None or self._closed:
             return
-        self._begun()
+        self._begun(streaming=False)
         if isinstance(document, dict):
             self._answered(self.dialect.answer(document))
         self._complete()
@@ -291,9 +371,12 @@ class Call(NoItems):
             return
         if seen.duration is None:
             seen.duration = perf_counter() - self._started
-        if seen.usage is None:
+        if seen.usage is None or self._waiting(seen):
             self._judge(seen)
+            self._compare(seen)
             self._recorder.usage(seen)
+        elif self._unweighed:
+            self._weigh(seen)
 
     @walled("response", "response")
     def finished(self) -> None:
@@ -329,8 +412,11 @@ class Call(NoItems):
             return
         if seen.duration is None:
             seen.duration = perf_counter() - self._started
-        if seen.usage is None:
+        if seen.usage is None or self._waiting(seen):
             self._judge(seen)
+            self._compare(seen)
+        elif self._unweighed:
+            self._weigh(seen)
         self._conclude(seen)
         recorder.close(seen)
         observer = self.observer
@@ -353,17 +439,23 @@ class Call(NoItems):
         recorder.settle(seen)
         self._account()
 
-    def _judge(self, seen: Observation) -> None:
-        """Diagnosis and cost from what is known so far; each may fail without the other."""
+    def _waiting(self, seen: Observation) -> bool:
+        """Whether there is no verdict yet because the shared history had not answered."""
+        return self._shared is not None and seen.diagnosis is None and not seen.error_type
+
+    def _judge(self, seen: Observation, *, over: bool = True) -> None:
+        """Diagnosis and cost from what is known so far; each may fail without the other. Until the response is ``over``
+        nobody is waited for."""
         observer = self.observer
         if self._prompt is not None and self._sight is not None and seen.fingerprint is None:
             try:
                 seen.fingerprint = fingerprint_of(observer.key, self._prompt, self._sight)
             except Exception as error:
                 observer.trouble("fingerprint", error)
-        if self._prompt is not None and self._sight is not None and seen.diagnosis is None and not seen.error_type:
+        judged = seen.diagnosis is not None or (not over and self._shared is not None and not self._shared.ready)
+        if self._prompt is not None and self._sight is not None and not judged and not seen.error_type:
             try:
-                self._diagnose(seen, self._prompt, self._sight)
+                self._diagnose(seen, self._prompt, self._known(seen, self._sight))
             except Exception as error:
                 observer.trouble("diagnosis", error)
         priced = seen.usage is not None and self.settings.prices and not self.observer.no_prices
@@ -383,11 +475,24 @@ class Call(NoItems):
             except Exception as error:
                 self.observer.trouble("witness", error)
 
+    def _known(self, seen: Observation, local: Sight) -> Sight:
+        """What was known when the request was sent: to all workers, if they have said so in time, else to this one."""
+        found = self._shared.sight(self.settings.history_wait_ms / 1000) if self._shared is not None else None
+        if found is None:
+            local.alone = self._shared is not None
+            return local
+        found.sent.began, found.sent.readable = local.sent.began, local.sent.readable
+        seen.lineage = local.sent.lineage = found.sent.lineage
+        if found.previous is not None:
+            seen.gap = found.sent.at - found.previous.at
+        return found
+
     def _diagnose(self, seen: Observation, prompt: Prompt, sight: Sight) -> None:
-        self._judged_by = _input_of(seen.usage)
         rules = rules_for(seen.provider, prompt.model)
         verdict = diagnosis.diagnose(prompt, sight, seen.usage, rules, seen.response_model)
         seen.diagnosis = verdict
+        if self._sight is not None and sight is not self._sight:
+            self._sight.judged_by(sight)
         seen.lost_usd, seen.path = None, ""
         if verdict.place is not None:
             seen.path = paths.at(self.dialect, verdict.place, verdict.field, self.settings.privacy, self.observer.key)
@@ -414,6 +519,8 @@ class Call(NoItems):
         if seen.response_id and (asked or self._asked is not None):
             self.observer.witness.recorded(seen.response_id)
         self.observer.history.ended(sight, usage, seen.response_id, write)
+        if self._shared is not None:
+            self._shared.ended(self.observer.clock(), sight.sent, usage, seen.response_id, write)
         if self.settings.journal and self._prompt is not None:
             link = self._recorder.link if self._recorder is not None else None
             tell_journal(self.observer, seen, self._prompt, link)

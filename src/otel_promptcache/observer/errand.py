@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextvars import copy_context
 from time import perf_counter, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +12,7 @@ from otel_promptcache.observer.batches import Submission
 from otel_promptcache.observer.call import MAX_NAME, Call
 from otel_promptcache.observer.reckoning import error_kind
 from otel_promptcache.observer.recording import ErrandRecorder, Trip
+from otel_promptcache.observer.sums import Sum
 from otel_promptcache.observer.wall import walled
 from otel_promptcache.providers import Dialect, anthropic, errands, openai_chat
 from otel_promptcache.providers.endpoints import provider_at
@@ -47,6 +47,9 @@ class ErrandCall:
         self._reader: Submission | None = None
         """Whose the items are where nobody knows who submitted them."""
         self._platform = ""
+        self._sum = Sum()
+        self._results = False
+        """Whether the body had lines of results."""
         self._closed = False
 
     @property
@@ -76,10 +79,10 @@ class ErrandCall:
             model=model,
         )
         if self.errand.kind is Kind.SUBMIT:
-            self._submission = Submission(copy_context(), self.observer.clock())
+            self._submission = Submission(self.observer.telemetry.origin(), self.observer.clock())
             self._trip.requests = errands.submitted(body)
         if self.items:
-            self._reader = Submission(copy_context(), self.observer.clock())
+            self._reader = Submission(self.observer.telemetry.origin(), self.observer.clock())
         self._trip.batch = self.errand.subject[:MAX_NAME]
         if self.errand.kind is not Kind.LOOK:
             self._told = self.observer.telemetry.errand(self._trip, self._started_ns)
@@ -95,7 +98,10 @@ class ErrandCall:
 
     def answered(self, answer: Answer) -> None: ...
 
-    def complete(self) -> None: ...
+    @walled("response", "response")
+    def complete(self) -> None:
+        if self._results:
+            self.observer.batches.read(self.errand.subject)
 
     @walled("response", "response")
     def loaded(self, document: object) -> None:
@@ -123,17 +129,28 @@ class ErrandCall:
         """One line of a batch's results. What it cost is the submitter's, once."""
         found, trip, batches = errands.item(line), self._trip, self.observer.batches
         subject = self.errand.subject
+        self._results = True
         if found is None or trip is None or self._told is None or not batches.count(subject, found.custom_id):
             return
         trip.items = (trip.items or 0) + 1
-        submission = batches.submission(subject) or self._reader
+        known = batches.submission(subject)
+        trip.submitter = known.origin if known is not None else None
+        submission = known or self._reader
         assert submission is not None
-        call = Call(self.observer, found.dialect, self.settings, batch=subject[:MAX_NAME], mode=Mode.TOKENS)
-        body = {"model": found.answer.model}
-        submission.context.copy().run(call.prepared, body, trip.endpoint, trip.port, "", self._platform)
+        call = Call(
+            self.observer,
+            found.dialect,
+            self.settings,
+            batch=subject[:MAX_NAME],
+            mode=Mode.TOKENS,
+            origin=submission.origin,
+        )
+        call.prepared({"model": found.answer.model}, trip.endpoint, trip.port, "", self._platform)
         call.dated(submission.at)
         call.answered(found.answer)
         call.finished()
+        if call.seen is not None and not self.settings.batch_spans:
+            self._sum.add(call.seen, final=self.observer.prices_known() or not self.settings.prices)
 
     def later(self, job: Callable[[], None]) -> bool:
         """A file may have items by the ten thousand: they are counted when the caller has been served."""
@@ -162,7 +179,16 @@ class ErrandCall:
         if self._closed:
             return
         self._closed = True
-        if self._told is not None and self._trip is not None:
-            self._trip.error_type = error_type
-            self._trip.duration = self._trip.duration or perf_counter() - self._started
+        trip, told = self._trip, self._told
+        if told is None or trip is None:
+            return
+        trip.error_type = error_type
+        trip.duration = trip.duration or perf_counter() - self._started
+        # Costs may wait for prices that are still being loaded; the worker does one thing after another.
+        if not (self._sum.waits and self.observer.worker.submit(self._end)):
+            self._end()
+
+    def _end(self) -> None:
+        if self._trip is not None and self._told is not None:
+            self._trip.total = self._sum.total()
             self._told.end(self._trip)

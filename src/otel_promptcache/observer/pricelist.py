@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Final
 
 from otel_promptcache import pricing
-from otel_promptcache.model import Observation
+from otel_promptcache.model import Observation, Usage
 from otel_promptcache.settings import PREFIX, RECHECK_SECONDS, Settings
 
 log = logging.getLogger("otel_promptcache")
@@ -65,6 +65,11 @@ class PriceList:
         )
         if verdict is not None and verdict.lost:
             seen.lost_usd = pricing.lost(verdict.lost, usage, cost)
+
+    def knows(self, provider: str, models: tuple[str, ...], when: float) -> bool:
+        """Whether there is a price for one of these models."""
+        tariffs = (self._prices.tariff(provider, model, Usage(), when) for model in models if model)
+        return any(found is not None and found.of_tokens for found in tariffs)
 
     def read(self, path: str) -> None:
         """Reads a file that is new or has changed; an empty path leaves only the price data."""

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from otel_promptcache.history import Sight, Write
 from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation, Prompt
 from otel_promptcache.providers.limits import Header
+
+
+class Origin(NamedTuple):
+    """The place in the application that asked for what is paid for later: all that is kept of it."""
+
+    attribution: Attribution
+    place: object | None = None
+    """Its span, as telemetry names it; opaque to everybody else."""
+    owned: bool = False
+    """Whether somebody else's span stands for the call, and says how many tokens it had, or does not."""
 
 
 class Recorder(Protocol):
@@ -22,6 +32,11 @@ class Recorder(Protocol):
 
     @property
     def attribution(self) -> Attribution: ...
+
+    @property
+    def origin(self) -> Origin:
+        """Where the call belongs."""
+        ...
 
     @property
     def own(self) -> object | None:
@@ -75,6 +90,10 @@ class Trip:
     """Requests that were submitted."""
     items: int | None = None
     """Items whose cost was counted in this reading of the results."""
+    total: Observation | None = None
+    """These items as if they were one call, where they have no spans of their own."""
+    submitter: Origin | None = None
+    """Who submitted the batch, where that is known."""
     error_type: str = ""
     duration: float = 0.0
     """Seconds."""
@@ -103,7 +122,13 @@ class Telemetry(Protocol):
         """``service.version`` of this process, empty where it has none."""
         ...
 
-    def begin(self, seen: Observation, started_ns: int) -> Recorder: ...
+    def origin(self) -> Origin:
+        """Where the application is now."""
+        ...
+
+    def begin(self, seen: Observation, started_ns: int, origin: Origin | None = None) -> Recorder:
+        """``origin``: where the call belongs, if not where the application is now."""
+        ...
 
     def errand(self, trip: Trip, started_ns: int) -> ErrandRecorder | None:
         """None where only prompts are looked at."""

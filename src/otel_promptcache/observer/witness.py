@@ -24,6 +24,10 @@ MAX_RECORDS: Final = 10_000
 MAX_HOSTS: Final = 1_000
 
 
+_Server = tuple[str, str, int]
+"""Dialect, host and port: on one machine may be many servers."""
+
+
 class Question(NamedTuple):
     """What is added to a request. ``previous_id`` is empty where the request only opts in."""
 
@@ -35,6 +39,11 @@ class Question(NamedTuple):
     """A value of ``anthropic-beta``, or empty."""
     untried: bool = False
     """Whether the host has never answered a request with the question in it: any refusal may then be for it."""
+    port: int = 0
+
+    @property
+    def server(self) -> _Server:
+        return self.dialect, self.host, self.port
 
     @property
     def for_usage(self) -> bool:
@@ -60,11 +69,11 @@ class Witness:
     dictionary, so threads may share it."""
 
     def __init__(self) -> None:
-        self._stages: dict[tuple[str, str], _Stage] = {}
+        self._stages: dict[_Server, _Stage] = {}
         self._recorded: OrderedDict[str, None] = OrderedDict()
         """Ids of responses whose requests asked."""
-        self._taken: set[tuple[str, str]] = set()
-        """Dialects and hosts that have answered a request with a question in it."""
+        self._taken: set[_Server] = set()
+        """Servers that have answered a request with a question in it."""
 
     def question(self, seen: Observation, sight: Sight, settings: Settings) -> Question | None:
         """What to ask about a request; None where nothing is to be asked, or nobody is there to ask."""
@@ -73,7 +82,8 @@ class Witness:
             return None
         if not native.takes(dialect, seen.endpoint, seen.provider, seen.model, settings.native_hosts):
             return None
-        stage = self._stages.get((dialect, seen.endpoint), _Stage.PLAIN)
+        server = (dialect, seen.endpoint, seen.port)
+        stage = self._stages.get(server, _Stage.PLAIN)
         if stage is _Stage.NOT:
             return None
         asking = native.ASKING[dialect]
@@ -84,20 +94,21 @@ class Witness:
         if not previous_id and not asking.opts_in:
             return None
         header = asking.beta if stage is _Stage.WITH_HEADER else ""
-        untried = (dialect, seen.endpoint) not in self._taken
-        return Question(asking, dialect, seen.endpoint, previous_id, header, untried)
+        return Question(
+            asking, dialect, seen.endpoint, previous_id, header, untried=server not in self._taken, port=seen.port
+        )
 
     def usage_question(self, seen: Observation, body: Mapping[str, Any]) -> Question | None:
         """How to ask a stream for its usage; None where it comes anyway, or the host has refused."""
-        dialect, host = seen.dialect, seen.endpoint
-        if not native.lacks_usage(dialect, seen.provider, body) or (dialect, host) in self._stages:
+        server = dialect, host, port = seen.dialect, seen.endpoint, seen.port
+        if not native.lacks_usage(dialect, seen.provider, body) or server in self._stages:
             return None
-        return Question(native.STREAM_USAGE, dialect, host, untried=(dialect, host) not in self._taken)
+        return Question(native.STREAM_USAGE, dialect, host, untried=server not in self._taken, port=port)
 
     def took(self, question: Question) -> None:
         """A host answered a request with a question in it."""
         if len(self._taken) < MAX_HOSTS:
-            self._taken.add((question.dialect, question.host))
+            self._taken.add(question.server)
 
     def recorded(self, response_id: str) -> None:
         """Notes a response that later ones can be compared with."""
@@ -109,7 +120,7 @@ class Witness:
         """A host did not take a question. Where a beta header may be what it missed, it is asked once more with it."""
         if len(self._stages) < MAX_HOSTS:
             untried = question.asking.beta and not question.header
-            self._stages[question.dialect, question.host] = _Stage.WITH_HEADER if untried else _Stage.NOT
+            self._stages[question.server] = _Stage.WITH_HEADER if untried else _Stage.NOT
             if not untried:
                 log.info("otel-promptcache: %s refuses to give its own verdict; it is not asked again", question.host)
 

@@ -288,19 +288,27 @@ class _Reading:
 
 _HEADER: Final = re.compile(r"\s*\[\[?\s*\"?([A-Za-z0-9_-]+)\"?\s*\]\]?")
 _KEY: Final = re.compile(r"\s*\"?([A-Za-z0-9_-]+)\"?\s*=")
+_QUOTED: Final = re.compile(
+    r'"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*', re.DOTALL
+)
+"""Texts and comments: what looks like a table or a key in there is none."""
 
 
 def _places(text: str) -> dict[tuple[str, int, str], int]:
     """Lines by table, row of the table and key, for the parser of the standard library does not tell them."""
     found: dict[tuple[str, int, str], int] = {}
     counts: defaultdict[str, int] = defaultdict(int)
-    table, at = "", 0
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := _HEADER.match(line):
-            table = header[1]
-            at, counts[table] = counts[table], counts[table] + 1
-            found.setdefault(("", 0, table), number)
-            found[table, at, ""] = number
-        elif key := _KEY.match(line):
-            found.setdefault((table, at, key[1]), number)
+    table, at, depth = "", 0, 0
+    shown = _QUOTED.sub(lambda quoted: "\n" * quoted[0].count("\n") or quoted[0], text).split("\n")
+    bare = _QUOTED.sub(lambda quoted: "\n" * quoted[0].count("\n"), text).split("\n")
+    for number, (line, marks) in enumerate(zip(shown, bare, strict=True), 1):
+        if depth == 0:
+            if header := _HEADER.match(line):
+                table = header[1]
+                at, counts[table] = counts[table], counts[table] + 1
+                found.setdefault(("", 0, table), number)
+                found[table, at, ""] = number
+            elif key := _KEY.match(line):
+                found.setdefault((table, at, key[1]), number)
+        depth += marks.count("[") + marks.count("{") - marks.count("]") - marks.count("}")
     return found

@@ -41,6 +41,9 @@ _LISTED_FIELDS: Final[dict[str, str]] = {
 }
 _FEES: Final = frozenset({"search", "storage"})
 """Prices of what is no token of the call."""
+MAX_MODEL: Final = 256
+MAX_WORD: Final = 64
+"""Characters that are looked at of what comes over the wire: it is remembered."""
 _LONG_WRITES: Final = (("write_1h", HOUR), ("write_12h", 12 * HOUR))
 
 
@@ -151,13 +154,13 @@ class Prices:
             Asked(
                 provider,
                 _PROVIDER_IDS.get(provider, provider),
-                model,
-                usage.tier,
-                usage.speed,
+                model[:MAX_MODEL],
+                usage.tier[:MAX_WORD],
+                usage.speed[:MAX_WORD],
                 usage.processing,
-                usage.geo,
+                usage.geo[:MAX_WORD],
                 account,
-                usage.upstream,
+                usage.upstream[:MAX_WORD],
                 int(when // HOUR),
             )
         )

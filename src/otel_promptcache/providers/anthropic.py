@@ -33,7 +33,7 @@ from otel_promptcache.providers._wire import (
     text_of,
     written_by_lifetime,
 )
-from otel_promptcache.providers.endpoints import provider_by
+from otel_promptcache.providers.endpoints import provider_by, provider_by_id
 from otel_promptcache.providers.rules import MINUTE, TTL_SECONDS
 
 name: Final = "anthropic"
@@ -288,6 +288,7 @@ def answer(document: Mapping[str, Any]) -> Answer:
         _native(document),
         finish_reasons=(stop,) if (stop := string(document.get("stop_reason"))) else (),
         provider=provider_by(document),
+        guessed=provider_by_id(document),
     )
 
 

@@ -58,7 +58,7 @@ def provider_at(host: str, port: int = 0, private: tuple[tuple[str, str], ...] =
 
 
 # What only one of them says, read off recorded answers: of vLLM 0.32, SGLang 0.5.23 and llama.cpp's server 0.6, and of
-# the hosted ones. ``provider_by`` looks at the surest first; ids are the weakest, for gateways make their own.
+# the hosted ones. ``provider_by`` looks at the surest first.
 _SERVERS: Final = re.compile(r"(?P<vllm>vllm-)|(?P<llama_cpp>b\d+-)")
 _FIELDS: Final[dict[str, str]] = {
     "timings": "llama_cpp",
@@ -98,5 +98,10 @@ def provider_by(document: Mapping[str, Any]) -> str:
         return "sglang"
     if any("matched_stop" in mapping(choice) for choice in as_list(document.get("choices"))):
         return "sglang"
+    return ""
+
+
+def provider_by_id(document: Mapping[str, Any]) -> str:
+    """Who makes ids like an answer's. Gateways do as well, so this is no more than a guess."""
     named = _IDS.fullmatch(string(document.get("id")))
     return named.lastgroup or "" if named is not None else ""

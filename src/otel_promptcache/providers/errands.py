@@ -2,7 +2,9 @@
 
 A batch is submitted by one request and paid for item by item in its results, which may be read as often as one likes:
 Anthropic's as a stream of JSON lines (platform.claude.com/docs/en/build-with-claude/batch-processing), OpenAI's as the
-content of an output file that the batch names when it is done (developers.openai.com/api/docs/guides/batch).
+content of an output file that the batch names when it is done (developers.openai.com/api/docs/guides/batch). A response
+that is made in the background has its usage when it is done, in answer to whoever asks for it then
+(developers.openai.com/api/docs/guides/background).
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from otel_promptcache.model import Answer
 from otel_promptcache.providers import Dialect, anthropic, openai_chat, openai_completions, openai_responses
 from otel_promptcache.providers._wire import as_list, count, mapping, string
 
+MAX_ID: Final = 256
+
 
 class Kind(StrEnum):
     """What a request is for; the value is its ``gen_ai.operation.name``."""
@@ -25,6 +29,8 @@ class Kind(StrEnum):
     LOOK = "retrieve_batch"
     """Asks how a batch is getting on. Not observed, but the answer may name the file of its results."""
     FETCH = "fetch_response"
+    POLL = "retrieve_response"
+    """Asks for a response that is made in the background, or cancels it. Not observed until the answer is there."""
 
 
 class Errand(NamedTuple):
@@ -39,6 +45,8 @@ _PATHS: Final[tuple[tuple[str, Kind, re.Pattern[str]], ...]] = (
     ("post", Kind.SUBMIT, re.compile(r"/batches$")),
     ("get", Kind.FETCH, re.compile(r"/messages/batches/([^/]+)/results$")),
     ("get", Kind.FETCH, re.compile(r"/files/([^/]+)/content$")),
+    ("get", Kind.POLL, re.compile(r"/responses/([^/]+)$")),
+    ("post", Kind.POLL, re.compile(r"/responses/([^/]+)/cancel$")),
     ("get", Kind.LOOK, re.compile(r"/batches(?:/([^/]+))?$")),
 )
 
@@ -68,9 +76,15 @@ def batches(document: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
     found = []
     for one in as_list(document.get("data")) or [document]:
         batch = mapping(one)
-        if identity := string(batch.get("id")):
-            found.append((identity, tuple(filter(None, [string(batch.get("output_file_id"))]))))
+        if identity := _identity(batch.get("id")):
+            found.append((identity, tuple(filter(None, [_identity(batch.get("output_file_id"))]))))
     return found
+
+
+def _identity(value: object) -> str:
+    """An id; empty where it is none, or too long to be remembered."""
+    found = string(value)
+    return found if len(found) <= MAX_ID else ""
 
 
 class Item(NamedTuple):

@@ -44,8 +44,9 @@ ASKING: Final[dict[str, Asking]] = {
 
 STREAM_USAGE: Final = Asking((), "stream_options", "include_usage", opts_in=False, on_platforms=True)
 _STREAMS: Final = frozenset({"openai_chat", "openai_completions"})
-_USAGE_UNASKED: Final = frozenset({"mistral_ai"})
-"""Whose streams end with usage anyway (recorded streams)."""
+_USAGE_UNASKED: Final = frozenset({"mistral_ai", "openrouter"})
+"""Whose streams end with usage anyway (recorded streams; openrouter.ai/docs/client-sdks, ``ChatStreamOptions``: the
+option has no effect). They are not asked, so nothing of theirs is kept from the application."""
 
 UNCHANGED: Final = "null"
 """What stands for an answer that was asked for and is null: the provider saw no difference."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 from otel_promptcache.model import Answer, Breakpoint, Kind, Prompt, Section, Segment, Usage
 from otel_promptcache.providers import _openai
 from otel_promptcache.providers._wire import Builder, as_list, count, mapping, string, text_of, written_by_lifetime
-from otel_promptcache.providers.endpoints import provider_by
+from otel_promptcache.providers.endpoints import provider_by, provider_by_id
 
 name: Final = "openai_chat"
 provider: Final = _openai.provider
@@ -232,6 +232,7 @@ def answer(document: Mapping[str, Any]) -> Answer:
         string(document.get("model")),
         finish_reasons=reasons,
         provider=provider_by(document),
+        guessed=provider_by_id(document),
         discount=_discount(document),
     )
 

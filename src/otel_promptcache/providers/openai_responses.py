@@ -8,7 +8,7 @@ from typing import Any, Final
 from otel_promptcache.model import Answer, Breakpoint, Kind, Prompt, Section, Segment, Usage
 from otel_promptcache.providers import _openai
 from otel_promptcache.providers._wire import Builder, count, mapping, string, text_of
-from otel_promptcache.providers.endpoints import provider_by
+from otel_promptcache.providers.endpoints import provider_by, provider_by_id
 
 name: Final = "openai_responses"
 provider: Final = _openai.provider
@@ -159,6 +159,9 @@ def usage(raw: object) -> Usage | None:
     )
 
 
+_UNDER_WAY: Final = ("queued", "in_progress")
+
+
 def answer(document: Mapping[str, Any]) -> Answer:
     """A whole Response object, or an error body."""
     error = document.get("error")
@@ -179,6 +182,8 @@ def answer(document: Mapping[str, Any]) -> Answer:
         error_type,
         reasons,
         provider_by(document),
+        provider_by_id(document),
+        pending=status in _UNDER_WAY,
     )
 
 

@@ -69,13 +69,13 @@ def eligible_ends(segments: Sequence[Segment]) -> Iterator[int]:
         if segment.section is not Section.MESSAGES:
             return
         ends = following is None or following.element != segment.element
-        speaker = _speaker(segment)
-        if ends and (speaker == "user" or (speaker == "tool" and (following is None or _speaker(following) != "tool"))):
+        who = speaker(segment)
+        if ends and (who == "user" or (who == "tool" and (following is None or speaker(following) != "tool"))):
             yield length
         following = segment
 
 
-def _speaker(segment: Segment) -> str:
+def speaker(segment: Segment) -> str:
     """Who said it, in one word for all the names that tool results have."""
     role = segment.role.partition("\0")[0]
     return "tool" if role in ("tool", "function") or role.endswith("_output") else role

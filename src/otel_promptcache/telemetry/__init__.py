@@ -7,6 +7,7 @@ on exactly one span a call. Metrics: counters are observable. Ledger: one log re
 from __future__ import annotations
 
 import base64
+import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -24,7 +25,7 @@ from otel_promptcache.history import Sight, Write
 from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation, Prompt
 from otel_promptcache.observer import witness
-from otel_promptcache.observer.recording import Trip
+from otel_promptcache.observer.recording import Origin, Trip
 from otel_promptcache.providers.limits import Measure, reads_count
 from otel_promptcache.providers.rules import TTL_NAMES
 from otel_promptcache.semconv import Metric
@@ -82,6 +83,14 @@ _watched: Final = Known()
 """Tracer providers that have our watcher: a processor cannot be taken back."""
 
 
+_OF_THE_METER: Final[dict[str, Any]] = (
+    {"attributes": {semconv.SCHEMA_VERSION: semconv.SCHEMA}}
+    if "attributes" in inspect.signature(metrics.get_meter).parameters
+    else {}
+)
+"""The scope of metrics says what other signals say in each record, where the API (1.28) lets it."""
+
+
 class Telemetry:
     """Tracer, instruments, logger, and the table behind the counters."""
 
@@ -107,7 +116,7 @@ class Telemetry:
         self._advisor = Advisor()
         self._checked = False
         self.tracer = trace.get_tracer(semconv.SCOPE, __version__, tracer_provider)
-        self._meter = metrics.get_meter(semconv.SCOPE, __version__, meter_provider)
+        self._meter = metrics.get_meter(semconv.SCOPE, __version__, meter_provider, **_OF_THE_METER)
         self.book.whoami = {semconv.PACKAGE_VERSION: __version__, semconv.SCHEMA_VERSION: semconv.SCHEMA}
         if live.value.hash_key:  # else each process has one of its own, which says nothing to others
             self.book.whoami[semconv.KEY_ID] = key.id
@@ -142,6 +151,8 @@ class Telemetry:
             observed(semconv.M_UNREAD, book.table.unread)
             observed(semconv.M_NATIVE, book.table.native)
             observed(semconv.M_ERRORS, book.table.errors)
+            observed(semconv.M_LOOKUPS, book.table.lookups)
+            observed(semconv.M_KEY_MISMATCH, book.table.mismatches)
             observed(semconv.M_REFUSED, limits.refused)
             observed(semconv.M_LIMIT_LOST, limits.lost)
             observed(semconv.M_LIMIT_MALFORMED, limits.malformed)
@@ -155,9 +166,14 @@ class Telemetry:
 
     # --- what the observer calls ----------------------------------------------------------------------------
 
-    def begin(self, seen: Observation, started_ns: int) -> SpanRecorder:
+    def origin(self) -> Origin:
+        """Attribution and span of the place where the application is now; of its context nothing else is held."""
+        where = trace.get_current_span().get_span_context()
+        return Origin(self.attribution_of(None, self.live.current()), where if where.is_valid else None)
+
+    def begin(self, seen: Observation, started_ns: int, origin: Origin | None = None) -> SpanRecorder:
         self._ready()
-        return SpanRecorder(self, seen, started_ns)
+        return SpanRecorder(self, seen, started_ns, origin)
 
     def errand(self, trip: Trip, started_ns: int) -> ErrandSpan:
         self._ready()
@@ -192,6 +208,12 @@ class Telemetry:
 
     def trouble(self, where: str) -> None:
         self.table.add_error(where)
+
+    def looked_up(self, outcome: semconv.Lookup) -> None:
+        self.table.add_lookup(outcome.value)
+
+    def key_mismatch(self) -> None:
+        self.table.add_mismatch()
 
     def overhead(self, spent: Mapping[str, float]) -> None:
         self.pending.add(self._overheads, spent, get_current())
@@ -257,11 +279,13 @@ class Telemetry:
         self.pending.add(self._count, recorder.labels, recorder.context, seen, unpriced, owned_elsewhere)
 
     def _count(self, row: Labels, where: Context, seen: Observation, unpriced: bool, owned_elsewhere: bool) -> None:  # noqa: FBT001
-        self.table.add(row, seen, unpriced=unpriced)
+        if not seen.pending:
+            self.table.add(row, seen, unpriced=unpriced)
         lost = seen.diagnosis.lost if seen.diagnosis is not None else 0
         spares = lost and reads_count(seen.provider, seen.response_model or seen.model) is False
         self.book.limits.counted(row, seen, lost if spares else 0)
-        self._advise(self._advisor.call(row, seen))
+        if not seen.pending:
+            self._advise(self._advisor.call(row, seen))
         if seen.agreement is not None and seen.diagnosis is not None:
             ours = seen.diagnosis.reason
             self.table.add_native(row, ours.value if ours else "", witness.label(seen.native), seen.agreement.value)
@@ -275,7 +299,7 @@ class Telemetry:
             labels[semconv.STATUS] = seen.diagnosis.status.value
         if seen.first_chunk is not None:
             record(self._first_chunk, seen.first_chunk, labels, where)
-        if seen.duration is not None and not owned_elsewhere and not seen.batch:
+        if seen.duration is not None and not owned_elsewhere and not (seen.batch or seen.fetched):
             if seen.error_type:
                 labels = labels | {semconv.ERROR_TYPE: seen.error_type}
             record(self._duration, seen.duration, labels, where)

@@ -64,6 +64,8 @@ class Table:
         self.rows: dict[tuple[Labels, str, str, str, str], Row] = {}
         self._unread: dict[tuple[Labels, str], float] = {}
         self._errors: dict[str, int] = {}
+        self._lookups: dict[str, int] = {}
+        self._mismatches = 0
         self._native: dict[tuple[Labels, str, str, str], int] = {}
 
     def add(self, labels: Labels, seen: Observation, *, unpriced: bool) -> None:
@@ -112,6 +114,16 @@ class Table:
         """Adds an error of ours."""
         with self.lock:
             self._errors[where] = self._errors.get(where, 0) + 1
+
+    def add_lookup(self, outcome: str) -> None:
+        """Adds a look-up in the shared history."""
+        with self.lock:
+            self._lookups[outcome] = self._lookups.get(outcome, 0) + 1
+
+    def add_mismatch(self) -> None:
+        """Adds workers that have another hash key."""
+        with self.lock:
+            self._mismatches += 1
 
     # --- reading --------------------------------------------------------------------------------------------
 
@@ -166,6 +178,18 @@ class Table:
             errors = list(self._errors.items())
         for where, count in errors:
             yield Point(count, {semconv.WHERE: where})
+
+    def lookups(self) -> Iterator[Point]:
+        """Look-ups in the shared history, by outcome."""
+        with self.lock:
+            found = list(self._lookups.items())
+        for outcome, count in found:
+            yield Point(count, {semconv.LOOKUP: outcome})
+
+    def mismatches(self) -> Iterator[Point]:
+        """Workers seen with another hash key."""
+        if self._mismatches:
+            yield Point(self._mismatches)
 
 
 class Pending:

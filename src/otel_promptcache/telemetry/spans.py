@@ -14,6 +14,7 @@ from otel_promptcache.advice import Finding, sentence
 from otel_promptcache.diagnosis import actor, explanation
 from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Diagnosis, Link, Observation
+from otel_promptcache.observer.recording import Origin
 from otel_promptcache.providers.limits import Header
 from otel_promptcache.providers.rules import TTL_NAMES
 from otel_promptcache.settings import Spans
@@ -39,7 +40,7 @@ Attributes = dict[str, Any]
 class SpanRecorder:
     """Telemetry's side of one call: which span stands for it, and what it is told."""
 
-    def __init__(self, telemetry: Telemetry, seen: Observation, started_ns: int) -> None:
+    def __init__(self, telemetry: Telemetry, seen: Observation, started_ns: int, origin: Origin | None = None) -> None:
         self._telemetry = telemetry
         self._settings = telemetry.live.current()
         self._started_ns = started_ns
@@ -49,22 +50,26 @@ class SpanRecorder:
         """Whether somebody else's span, that we do not write on, says how many tokens the call had."""
         self._said: Attributes = {}
         self._linked = False
-        self._parent = parent = context.get_current()
-        if self._settings.spans is not Spans.NEVER:
+        self._parent = parent = context.get_current() if origin is None else _context_of(origin)
+        if self._settings.spans is not Spans.NEVER and (self._settings.batch_spans or not seen.batch):
             if self._settings.spans is Spans.AUTO and not seen.batch:
                 self._owner = telemetry.owners.claim()
                 self._counted = self._owner is not None and within_another(self._owner)
             if self._owner is None and is_instrumentation_enabled():
                 # A span that others start once the answer is there will count the tokens: ours is a companion then.
                 others = self._settings.spans is Spans.AUTO and not seen.batch
-                self._counted = others and attribution.called_by_instrumentation(3)
+                self._counted = others and (
+                    attribution.called_by_instrumentation(3) or (origin is not None and origin.owned)
+                )
                 name, attributes = seen.operation, _start_attributes(seen)
                 if self._counted:
                     name, attributes = COMPANION, {}
                 self._own = self._start(f"{name} {seen.model}".rstrip(), parent, attributes)
         self.span = self._owner or self._own
         self.context = trace.set_span_in_context(self.span, parent) if self.span is not None else parent
-        self.attribution = telemetry.attribution_of(self._owner, self._settings)
+        self.attribution = (
+            telemetry.attribution_of(self._owner, self._settings) if origin is None else origin.attribution
+        )
         self.labels = telemetry.labels_of(seen, self.attribution, self._settings)
 
     def _start(self, name: str, parent: context.Context, attributes: Attributes) -> Span:
@@ -78,6 +83,11 @@ class SpanRecorder:
             return None
         ids = self.span.get_span_context()
         return Link(ids.trace_id, ids.span_id) if ids.is_valid else None
+
+    @property
+    def origin(self) -> Origin:
+        place = trace.get_current_span(self._parent).get_span_context()
+        return Origin(self.attribution, place if place.is_valid else None, owned=self._owner is not None)
 
     @property
     def own(self) -> Span | None:
@@ -126,7 +136,7 @@ class SpanRecorder:
             self._own.end(self._started_ns + int((seen.duration or 0.0) * 1e9))
         unpriced = seen.cost is None and self._settings.prices
         telemetry.count(self, seen, unpriced=unpriced, owned_elsewhere=self._measured_elsewhere())
-        if self._settings.ledger:
+        if self._settings.ledger and not seen.pending:
             telemetry.ledger(self, seen)
 
     def _measured_elsewhere(self) -> bool:
@@ -153,6 +163,14 @@ class SpanRecorder:
             ids = trace.SpanContext(verdict.link.trace_id, verdict.link.span_id, is_remote=False)
             span.add_link(ids, {semconv.REASON: verdict.reason.value if verdict.reason else ""})
         self._said |= attributes
+
+
+def _context_of(origin: Origin) -> context.Context:
+    """A context with nothing but the span of an origin."""
+    empty = context.Context()
+    if not isinstance(origin.place, trace.SpanContext):
+        return empty
+    return trace.set_span_in_context(trace.NonRecordingSpan(origin.place), empty)
 
 
 def _start_attributes(seen: Observation) -> Attributes:
@@ -279,6 +297,7 @@ def evidence_attributes(verdict: Diagnosis) -> Attributes:
         if verdict.reason not in semconv.PROMPT_CHANGED and evidence.gap is not None and evidence.ttl is not None:
             said += [f"gap={max(0.0, evidence.gap):.1f}", f"ttl={evidence.ttl}"]
         said += ["truncated"] if evidence.truncated else []
+        said += ["alone"] if evidence.alone else []
         found[semconv.EVIDENCE] = ";".join(said)
     return found
 

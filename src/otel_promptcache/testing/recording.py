@@ -24,7 +24,7 @@ from otel_promptcache.instrumentation import hooks, patches
 from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Link, Observation, Prompt, Scope, Usage
 from otel_promptcache.observer import Observer
-from otel_promptcache.observer.recording import Trip
+from otel_promptcache.observer.recording import Origin, Trip
 from otel_promptcache.providers import BY_NAME
 from otel_promptcache.providers.limits import Header
 from otel_promptcache.settings import PREFIX, Live
@@ -211,7 +211,10 @@ class _Ear:
 
     # Telemetry
 
-    def begin(self, seen: Observation, started_ns: int) -> _Recorder:  # noqa: ARG002
+    def origin(self) -> Origin:
+        return Origin(attribution.current())
+
+    def begin(self, seen: Observation, started_ns: int, origin: Origin | None = None) -> _Recorder:  # noqa: ARG002
         with self._lock:
             call = Call(len(self.calls) + 1, seen)
             self.calls.append(call)
@@ -282,6 +285,10 @@ class _Recorder:
             route=said.route or entry_route() or attribution.calling_function(2),
             conversation=said.conversation or conversation_in_context(None),
         )
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(self.attribution)
 
     def limits(self, headers: Sequence[Header], at: float) -> None: ...
 

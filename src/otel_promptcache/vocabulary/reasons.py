@@ -23,7 +23,7 @@ STATUS_MEANING: Final[dict[Status, str]] = {
     Status.MISS: "Read nothing although something was expected.",
     Status.COLD: "Nothing was expected: a first request.",
     Status.UNCACHEABLE: "The provider's rules forbid a hit: too short, or nothing marked.",
-    Status.UNKNOWN: "The response carried no usage.",
+    Status.UNKNOWN: "No verdict: the response carried no usage, or the shared history did not answer in time.",
 }
 
 
