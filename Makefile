@@ -18,8 +18,11 @@ demo: .venv/runtime.stamp ## See cache hits and misses, explained, against a loc
 test: .venv/dev.stamp ## Run the tests (PYTEST_ARGS="-k name" for some)
 	@scripts/debian-packages.sh
 	@# Built here where they are required, because each of several pytest workers would begin to.
-	@if [ "$$CI" = true ]; then scripts/build-collector.sh >/dev/null || true; scripts/build-jaeger.sh >/dev/null || true; fi
-	.venv/bin/pytest $(or $(PYTEST_ARGS),-n auto --maxprocesses 4)
+	@if [ "$$CI" = true ]; then \
+		$(PIP) --group clickhouse; \
+		for what in collector jaeger grafana-types; do scripts/build-$$what.sh >/dev/null || true; done; \
+	fi
+	.venv/bin/pytest $(or $(PYTEST_ARGS),-n auto --maxprocesses 4 --dist loadgroup)
 
 .PHONY: matrix
 matrix: ## Run the tests of the hooks on all versions (ROWS="oldest newest" for some)
@@ -40,7 +43,13 @@ lint: .venv/dev.stamp ## Check style, types and the direction of imports
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy --strict src
+	cd deploy/grafana && ../../.venv/bin/mypy --strict -p boards
 	.venv/bin/lint-imports
+
+.PHONY: dashboards
+dashboards: .venv/dev.stamp ## Write Grafana's dashboards and the rules of budgets anew
+	cd deploy/grafana && ../../.venv/bin/python -m boards
+	.venv/bin/python deploy/prometheus/budgets.py
 
 .PHONY: bench
 bench: .venv/dev.stamp ## Measure our own time a call

@@ -222,8 +222,8 @@ FINGERPRINT: Final = _field(
 KEY_ID: Final = _field(
     "promptcache.key.id",
     "string",
-    "Names the hash key; fingerprints compare only under one.",
-    "span, ledger, prompt map",
+    "Names the hash key; fingerprints compare only under one. As a label only where OTEL_PROMPTCACHE_HASH_KEY is set.",
+    "span, metric, ledger, prompt map",
     "low",
 )
 LINEAGE_ID: Final = _field("promptcache.lineage.id", "string", "Conversation inferred from shared prefixes.")
@@ -286,6 +286,7 @@ SCHEMA_VERSION: Final = _field(
     "span, metric, ledger, prompt map, journal, advice",
     "low",
 )
+PACKAGE_VERSION: Final = _field("promptcache.version", "string", "Version of this package.", "metric", "low")
 
 # --- Ours: metric labels and event fields -------------------------------------------------------------------
 
@@ -546,6 +547,13 @@ M_TOKEN_USAGE: Final = _metric(
     "histogram",
     (OPERATION, TOKEN_TYPE),
     _TOKENS,
+)
+M_INFO: Final = _metric(
+    "promptcache.info",
+    "{process}",
+    "1 for each process; without the common labels.",
+    "gauge",
+    (PACKAGE_VERSION, SCHEMA_VERSION, KEY_ID),
 )
 
 OVERFLOW: Final = "__other__"

@@ -1,7 +1,7 @@
 """Real servers on loopback, on ports that the operating system chose, each stopped by its process id.
 
-``prometheus()``, ``collector()`` and ``jaeger()`` run the program with a configuration while the block lasts.
-Where a program is missing the test is skipped with the reason, but not in CI: there it is a failure.
+``prometheus()``, ``alertmanager()``, ``collector()`` and ``jaeger()`` run the program with a configuration while the
+block lasts. Where a program is missing the test is skipped with the reason, but not in CI: there it is a failure.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ import yaml
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]
-COMPOSE = ROOT / "deploy" / "compose"
+DEPLOY = ROOT / "deploy"
+COMPOSE = DEPLOY / "compose"
+PROMETHEUS = DEPLOY / "prometheus"
 HOST = "127.0.0.1"
 PATIENCE = 20.0
 """Seconds in which a server has to be ready."""
@@ -181,6 +183,19 @@ class Prometheus:
         (series,) = get(f"{self.url}/api/v1/query", query=f"{selector}[1h]")["data"]["result"]
         return [(moment, float(value)) for moment, value in series["values"]]
 
+    def exemplars(self, expression: str) -> list[dict[str, str]]:
+        """The labels of every exemplar of the last minutes."""
+        now = time.time()
+        span = {"start": f"{now - 600:.3f}", "end": f"{now:.3f}"}
+        data = get(f"{self.url}/api/v1/query_exemplars", query=expression, **span)["data"]
+        return [one["labels"] for series in data for one in series["exemplars"]]
+
+    def reload(self) -> None:
+        """Has the configuration and the rules read again."""
+        request = urllib.request.Request(f"{self.url}/-/reload", method="POST")
+        with urllib.request.urlopen(request, timeout=10) as response:
+            assert response.status == 200
+
     def rules(self) -> dict[str, dict[str, Any]]:
         """Every rule by name: its health, its last error."""
         groups = get(f"{self.url}/api/v1/rules")["data"]["groups"]
@@ -188,10 +203,11 @@ class Prometheus:
 
 
 def prometheus_config(targets: Sequence[str], interval: str = "500ms") -> dict[str, Any]:
-    """The shipped configuration, with other targets and without the wait."""
-    config: dict[str, Any] = yaml.safe_load((COMPOSE / "prometheus.yaml").read_text())
+    """The shipped configuration, with other targets, without the wait, and without anybody to alert."""
+    config: dict[str, Any] = yaml.safe_load((PROMETHEUS / "prometheus.yaml").read_text())
+    del config["alerting"]
     config["global"] = {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval}
-    config["rule_files"] = [str(COMPOSE / name) for name in config["rule_files"]]
+    config["rule_files"] = [str(PROMETHEUS / name) for name in config["rule_files"]]
     for job in config["scrape_configs"]:
         job["static_configs"] = [{"targets": list(targets)}]
     return config
@@ -202,6 +218,7 @@ def prometheus(config: Mapping[str, Any], folder: Path) -> Iterator[Prometheus]:
     """A Prometheus with a configuration, its data in a folder."""
     program = debian("prometheus")
     (port,) = free_ports(1)
+    url = f"http://{HOST}:{port}"
     file = folder / "prometheus.yaml"
     file.write_text(yaml.safe_dump(dict(config)))
     command = [
@@ -209,10 +226,31 @@ def prometheus(config: Mapping[str, Any], folder: Path) -> Iterator[Prometheus]:
         f"--config.file={file}",
         f"--storage.tsdb.path={folder / 'tsdb'}",
         f"--web.listen-address={HOST}:{port}",
+        f"--web.external-url={url}",
+        "--web.enable-lifecycle",
+        "--enable-feature=exemplar-storage",
     ]
-    url = f"http://{HOST}:{port}"
     with process(command, folder / "prometheus.log", lambda: answers(f"{url}/-/ready")):
         yield Prometheus(url)
+
+
+@contextmanager
+def alertmanager(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    """An Alertmanager with a configuration: its ``host:port``."""
+    program = debian("prometheus-alertmanager")
+    (port,) = free_ports(1)
+    file = folder / "alertmanager.yaml"
+    file.write_text(yaml.safe_dump(dict(config)))
+    command = [
+        program,
+        f"--config.file={file}",
+        f"--storage.path={folder / 'alertmanager'}",
+        f"--web.listen-address={HOST}:{port}",
+        "--cluster.listen-address=",
+    ]
+    url = f"http://{HOST}:{port}"
+    with process(command, folder / "alertmanager.log", lambda: answers(f"{url}/-/ready")):
+        yield f"{HOST}:{port}"
 
 
 # --- OpenTelemetry Collector --------------------------------------------------------------------------------
@@ -230,27 +268,29 @@ class Collector:
     """The file that the ledger goes to."""
 
     def ledger_events(self) -> list[dict[str, Any]]:
-        """Every record in the ledger file, its attributes as a plain dictionary, ids and event name among them."""
+        """Every record in the ledger file, its attributes and those of its resource as a plain dictionary, with time,
+        ids and event name."""
         found = []
         for line in self.ledger.read_text().splitlines() if self.ledger.exists() else ():
             for resource in json.loads(line)["resourceLogs"]:
                 for scope in resource["scopeLogs"]:
-                    found += [_record(record) for record in scope["logRecords"]]
+                    found += [_record(record, resource["resource"]) for record in scope["logRecords"]]
         return found
 
 
-def _record(record: Mapping[str, Any]) -> dict[str, Any]:
+def _record(record: Mapping[str, Any], resource: Mapping[str, Any]) -> dict[str, Any]:
     kinds: dict[str, Callable[[Any], Any]] = {"intValue": int, "doubleValue": float}
-    flat = {name: record.get(name, "") for name in ("eventName", "traceId", "spanId")}
-    for attribute in record["attributes"]:
+    flat = {name: record.get(name, "") for name in ("eventName", "traceId", "spanId", "timeUnixNano")}
+    for attribute in (*resource["attributes"], *record["attributes"]):
         ((kind, value),) = attribute["value"].items()
         flat[attribute["key"]] = kinds.get(kind, lambda plain: plain)(value)
     return flat
 
 
 @contextmanager
-def collector(folder: Path, jaeger_endpoint: str = "") -> Iterator[Collector]:
-    """The Collector with the shipped configuration, which takes its endpoints from the environment."""
+def collector(folder: Path, jaeger_endpoint: str = "", *changes: str) -> Iterator[Collector]:
+    """The Collector with the shipped configuration, which takes its endpoints from the environment. ``changes`` are
+    laid over it: ``exporters::prometheus::metric_expiration: 4s``."""
     program = built("collector")
     grpc, http, metrics, nobody = free_ports(4)
     environment = {
@@ -260,7 +300,7 @@ def collector(folder: Path, jaeger_endpoint: str = "") -> Iterator[Collector]:
         "JAEGER_ENDPOINT": jaeger_endpoint or f"{HOST}:{nobody}",
         "LEDGER_DIRECTORY": str(folder / "ledger"),
     }
-    command = [program, f"--config={COMPOSE / 'otel-collector.yaml'}"]
+    command = [program, f"--config={COMPOSE / 'otel-collector.yaml'}", *(f"--config=yaml:{one}" for one in changes)]
     with process(command, folder / "collector.log", lambda: all(map(listens, (grpc, http, metrics))), environment):
         yield Collector(
             f"http://{HOST}:{grpc}",
@@ -312,6 +352,11 @@ class Jaeger:
             for span in trace["spans"]
         ]
 
+    def trace(self, trace_id: str) -> list[str]:
+        """The names of the spans of a trace."""
+        found = get(f"{self.url}/api/traces/{trace_id}")["data"]
+        return [span["operationName"] for trace in found for span in trace["spans"]]
+
 
 @contextmanager
 def jaeger(folder: Path) -> Iterator[Jaeger]:
@@ -328,3 +373,22 @@ def jaeger(folder: Path) -> Iterator[Jaeger]:
     command = [program, f"--config={COMPOSE / 'jaeger.yaml'}"]
     with process(command, folder / "jaeger.log", lambda: listens(otlp) and answers(f"{url}/api/services"), environment):
         yield Jaeger(f"{HOST}:{otlp}", url)
+
+
+# --- ClickHouse ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def clickhouse() -> Iterator[Callable[[str], list[dict[str, Any]]]]:
+    """ClickHouse's engine in this process, with an empty database: asks SQL, and has rows as dictionaries."""
+    try:
+        from chdb import session
+    except ImportError:
+        _missing("chdb is not installed (pip install --group clickhouse).")
+    with session.Session() as database:
+
+        def query(sql: str) -> list[dict[str, Any]]:
+            said = database.query(sql, "JSON").bytes()
+            return list(json.loads(said)["data"]) if said else []
+
+        yield query

@@ -180,12 +180,13 @@ def observed(
     log_processors: Sequence[LogRecordProcessor] = (),
     service: str = "test",
     service_version: str = "",
+    instance: str = "first",
     **settings: str,
 ) -> Iterator[Observed]:
     """Both SDKs instrumented, under settings given without their prefix: ``observed(ledger="true")``."""
     assert pricing.load()
     versioned = {"service.version": service_version} if service_version else {}
-    resource = Resource({"service.name": service, "service.instance.id": "first", **versioned})
+    resource = Resource({"service.name": service, "service.instance.id": instance, **versioned})
     reader, exporter, records = InMemoryMetricReader(), InMemorySpanExporter(), InMemoryLogs()
     tracers = TracerProvider(resource=resource, sampler=sampler)
     for processor in (SimpleSpanProcessor(exporter), *span_processors):

@@ -59,6 +59,7 @@ CONTRACT = [
     ("gen_ai.client.operation.duration", "s", "histogram", {*DURATION, "error.type"}),
     ("gen_ai.client.operation.time_to_first_chunk", "s", "histogram", DURATION),
     ("promptcache.overhead", "s", "histogram", {"promptcache.phase"}),
+    ("promptcache.info", "{process}", "gauge", {"promptcache.version", "promptcache.schema", "promptcache.key.id"}),
 ]
 
 
@@ -89,7 +90,7 @@ def everything(seen: Observed, clients: Clients, emulated: Emulator) -> None:
 
 @pytest.fixture(scope="module")
 def emitted(emulated: Emulator) -> dict[str, Any]:
-    with observed() as seen:
+    with observed(hash_key="secret") as seen:
         clients = Clients(emulated.url)
         everything(seen, clients, emulated)
         clients.close()
@@ -176,6 +177,16 @@ def test_no_counter_is_synchronous() -> None:
         **{name: "histogram" for name, _, kind, _ in CONTRACT if kind == "histogram"},
         "gen_ai.client.token.usage": "histogram",
     }
+
+
+def test_a_process_says_who_it_is() -> None:
+    """Which version, and the name of its hash key: but not of one that it has made for itself."""
+    told = {"promptcache.version": otel_promptcache.__version__, "promptcache.schema": 1}
+    with observed() as seen:
+        assert seen.points("promptcache.info") == {frozenset(told.items()): 1}
+    with observed(hash_key="secret") as seen:
+        told["promptcache.key.id"] = seen.observer.telemetry.book.whoami["promptcache.key.id"]
+        assert seen.points("promptcache.info") == {frozenset(told.items()): 1}
 
 
 # --- Sums ---------------------------------------------------------------------------------------------------

@@ -16,8 +16,9 @@ from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
 from opentelemetry.trace import SpanKind
-from servers import COMPOSE, Prometheus, collector, prometheus, prometheus_config, until
+from servers import DEPLOY, Prometheus, collector, prometheus, prometheus_config, until
 from servers.application import HAS_NATIVE, Clients, message, observed, provider, text
+from servers.stack import filled_in
 
 from otel_promptcache import route
 
@@ -156,14 +157,12 @@ def test_tokens_arrive_whole(ran: Ran) -> None:
 @pytest.mark.server
 def test_the_hit_rate_of_the_dashboard(ran: Ran) -> None:
     """Of the two later calls of /chat one read 2000 of 2010 tokens and one none: 2000 / 4020."""
-    dashboard = json.loads((COMPOSE / "grafana" / "dashboards" / "promptcache.json").read_text())
+    dashboard = json.loads((DEPLOY / "grafana" / "dashboards" / "overview.json").read_text())
     (panel,) = (panel for panel in dashboard["panels"] if panel["title"] == "Hit rate")
     (target,) = panel["targets"]
     # One millisecond more, because newer Prometheus leaves out a sample at the very beginning.
     window = f"{round((ran.last - ran.first) * 1000) + 1}ms"
-    expression = target["expr"]
-    for variable, value in {"$__range": window, "$service": "shop", "$route": "/chat", "$team": ".*"}.items():
-        expression = expression.replace(variable, value)
+    expression = filled_in(target["expr"].replace("$__range", window), service="shop", route="/chat")
     assert ran.prometheus.value(expression, ran.last) == pytest.approx(2000 / 4020, rel=1e-3)
 
 

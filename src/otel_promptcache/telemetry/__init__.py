@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import baggage, metrics, trace
 from opentelemetry.context import Context, get_current  # by name: our own module is called context too
+from opentelemetry.metrics import Observation as Point
 
 from otel_promptcache import attribution, semconv
 from otel_promptcache._version import __version__
@@ -49,7 +50,6 @@ from otel_promptcache.telemetry.spans import Attributes, SpanRecorder, advice_at
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider
-    from opentelemetry.metrics import Observation as Point
     from opentelemetry.trace import Span, TracerProvider
 
 log = logging.getLogger("otel_promptcache")
@@ -117,6 +117,9 @@ class Telemetry:
         self._checked = False
         self.tracer = trace.get_tracer(semconv.SCOPE, __version__, tracer_provider)
         self._meter = metrics.get_meter(semconv.SCOPE, __version__, meter_provider, **_OF_THE_METER)
+        self.book.whoami = {semconv.PACKAGE_VERSION: __version__, semconv.SCHEMA_VERSION: semconv.SCHEMA}
+        if live.value.hash_key:  # else each process has one of its own, which says nothing to others
+            self.book.whoami[semconv.KEY_ID] = key.id
         self._instruments()
         self.bind()
 
@@ -155,6 +158,7 @@ class Telemetry:
             observed(semconv.M_LIMIT_MALFORMED, limits.malformed)
             for metric, measure in _GAUGES:
                 observed(metric, partial(limits.gauge, measure))
+            observed(semconv.M_INFO, lambda: [Point(1, book.whoami)])
         self._duration = histogram(semconv.M_DURATION)
         self._first_chunk = histogram(semconv.M_FIRST_CHUNK)
         self._overhead = histogram(semconv.M_OVERHEAD)

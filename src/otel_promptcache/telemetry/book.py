@@ -22,6 +22,8 @@ class Book:
         self.limits = Limits()
         self.sweep: Callable[[], None] = lambda: None
         """Called before counters are read, so that writes that ran out since are in them."""
+        self.whoami: dict[str, Any] = {}
+        """Version and key of whoever counts."""
         self.instruments: WeakSet[Any] = WeakSet()
         after_fork_in_child(self._begin_anew)
 

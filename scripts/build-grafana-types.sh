@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Fetch the TypeScript types of Grafana's dashboards and a compiler to check against, and print the folder.
+# Exit 3: npm is missing.
+set -euo pipefail
+
+version=11.6.0
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source-path=SCRIPTDIR
+source "$here/go-tools.sh"
+
+target="$tools/grafana-types-$version"
+finished "$target"
+command -v npm >/dev/null || cannot "npm is not installed"
+
+mkdir -p "$tools"
+work=$(mktemp -d -p "$tools") # on one file system: nobody ever sees half a folder
+npm install --silent --no-audit --no-fund --prefix "$work" "@grafana/schema@$version" typescript@5.9.3 >&2
+chmod 755 "$work"
+mv -T "$work" "$target"
+echo "$target"
