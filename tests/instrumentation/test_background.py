@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -187,6 +188,44 @@ def test_ends(end, usd, missing, error, answering, observe, quiet):
     assert totals(telemetry) == (1, pytest.approx(usd))
     assert telemetry.total("promptcache.usage_missing.calls") == missing
     assert [event.get("error.type", "") for event in telemetry.events()] == [error]
+
+
+def test_a_body_that_is_too_long_to_be_read(answering, observe, quiet):
+    """Pictures come in it: its usage is found all the same, and the model is the one that was asked for."""
+    pictures = response("completed", USAGE, output=[{"type": "image_generation_call", "result": "x" * (5 << 20)}])
+    clients = answering(QUEUED, pictures)
+    telemetry = observe()
+    clients.openai.responses.retrieve(clients.openai.responses.create(**ASKED).id)
+    assert totals(telemetry) == (1, pytest.approx(USD))
+
+
+def test_a_stream_that_breaks_off(answering, observe, quiet):
+    """The response goes on without it, and is paid for when somebody asks for it."""
+    error = {
+        "type": "error",
+        "code": "server_error",
+        "message": "the stream is gone",
+        "param": None,
+        "sequence_number": 1,
+    }
+    clients = answering([*events(QUEUED), f"event: error\ndata: {json.dumps(error)}\n\n".encode()], DONE)
+    telemetry = observe()
+    with contextlib.suppress(openai.APIError):
+        list(clients.openai.responses.create(**ASKED, stream=True))
+    clients.openai.responses.retrieve("resp_1")
+    assert totals(telemetry) == (1, pytest.approx(USD))
+
+
+def test_it_takes_nobodys_span(answering, observe, quiet):
+    """Where it is fetched, a span may be open that stands for another call."""
+    clients = answering(QUEUED, DONE)
+    telemetry = observe()
+    identity = clients.openai.responses.create(**ASKED).id
+    model = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4.1-mini"}
+    with telemetry.tracer.start_as_current_span("chat gpt-4.1-mini", kind=SpanKind.CLIENT, attributes=model) as span:
+        clients.openai.responses.retrieve(identity)
+    assert "promptcache.cost.total" not in span.attributes
+    assert totals(telemetry) == (1, pytest.approx(USD))
 
 
 def test_cancelling_it(answering, observe, quiet):

@@ -192,6 +192,49 @@ def test_a_submission_holds_nothing_of_the_applications(messages, observe):
     assert session() is None
 
 
+@pytest.mark.parametrize("pieces", [1, 3, 1000])
+def test_a_file_of_many_megabytes(pieces, connect, streamed, http, observe, quiet):
+    """Only an unfinished line is held, however much comes at once."""
+    usage = {"prompt_tokens": 10, "completion_tokens": 1, "total_tokens": 11}
+    answer = {
+        "id": "c",
+        "object": "chat.completion",
+        "model": "gpt-4.1",
+        "choices": [],
+        "usage": usage,
+        "pad": "x" * 5000,
+    }
+    lines = [
+        json.dumps(
+            {"id": f"r{n}", "custom_id": f"{n}", "response": {"status_code": 200, "body": answer}, "error": None}
+        )
+        for n in range(1200)
+    ]
+    body = "\n".join(lines).encode()
+    step = len(body) // pieces + 1
+    parts = [body[at : at + step] for at in range(0, len(body), step)]
+    telemetry = observe()
+    clients = connect(respond=lambda _: streamed(parts, "application/octet-stream"))
+    with clients.openai.files.with_streaming_response.content("file-1") as content:
+        assert content.read() == body
+    assert sum(value for _, value in telemetry.points(CALLS)) == 1200
+
+
+def test_a_file_that_is_read_before_its_batch_is_looked_at():
+    """Its items are the batch's once that is known, and counted no second time."""
+    batches = Batches()
+    assert batches.count("file-1", "a")
+    batches.wrote("file-1", "batch-1")
+    assert not batches.count("file-1", "a")
+    assert not batches.count("batch-1", "a")
+    assert batches.count("batch-1", "b")
+    assert len(batches) == 2
+    batches.read("file-2")
+    batches.wrote("file-2", "batch-1")
+    assert not batches.count("batch-1", "c")
+    assert len(batches) == 0
+
+
 def test_items_are_remembered_up_to_a_limit():
     """Of all batches together; the one that was not looked at for longest is forgotten first, but not who sent it."""
     batches = Batches(items=100)

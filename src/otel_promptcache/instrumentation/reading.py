@@ -357,11 +357,17 @@ class ItemReader(Reader):
         self.idle = False
 
     def _watch(self, chunk: bytes) -> None:
-        self._hold(chunk)
-        if b"\n" in chunk:
-            lines, _, rest = b"".join(self._parts).rpartition(b"\n")
-            self._parts, self._held = [rest], len(rest)
-            self._read(lines)
+        lines, ended, rest = chunk.rpartition(b"\n")
+        if not ended:
+            self._hold(chunk)
+            return
+        # Only what is unfinished is held: a whole file may come in one piece. Of a line that was too long to be kept the
+        # end is not read either.
+        whole = self._held <= MAX_BODY
+        lines = b"".join([*self._parts, lines]) if whole else lines.partition(b"\n")[2]
+        self._parts, self._held = [], 0
+        self._hold(rest)
+        self._read(lines)
 
     def _read(self, lines: bytes) -> None:
         for line in lines.split(b"\n"):

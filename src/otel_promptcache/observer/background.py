@@ -80,16 +80,19 @@ class Retrieval(NoItems):
         self._answered(answer)
 
     def _answered(self, answer: Answer) -> None:
-        if answer.pending or answer.response_id != self._identity:
+        # Of a body that is too long to be read as a whole nothing but the usage is known: the path named the response.
+        if answer.pending or answer.response_id not in ("", self._identity):
+            return
+        if not answer.response_id and answer.usage is None:
             return
         submission = self.observer.background.take(self._identity)
         if submission is None:
             return
         host, port, platform = self._server
         call = Call(self.observer, self.dialect, self.settings, mode=Mode.TOKENS, origin=submission.origin)
-        call.prepared({"model": answer.model}, host, port, "", platform)
+        call.prepared({"model": answer.model or submission.model}, host, port, "", platform)
         call.dated(submission.at)
-        call.answered(answer)
+        call.answered(answer._replace(response_id=self._identity))
         call.complete()
         call.finished()
 

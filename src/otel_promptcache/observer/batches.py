@@ -38,6 +38,8 @@ class Submission(NamedTuple):
     origin: Origin
     at: float
     """POSIX seconds."""
+    model: str = ""
+    """Of a single response, as it was asked for."""
 
 
 class _Batch:
@@ -76,9 +78,18 @@ class Batches:
     def wrote(self, file: str, identity: str) -> None:
         """Notes that a file has the results of a batch."""
         with self._lock:
+            known = self._files.get(file) == identity
             self._files[file] = identity
             if len(self._files) > self._max_batches:
                 self._files.popitem(last=False)
+            early = None if known else self._batches.pop(file, None)
+            if early is not None:  # it was read before anybody knew whose it is
+                batch = self._batch(identity)
+                self._items -= len(early.counted & batch.counted)
+                batch.counted |= early.counted
+                if early.done:
+                    batch.done = True
+                    self._drop(batch)
 
     def count(self, subject: str, custom_id: str) -> bool:
         """Whether an item is seen for the first time. ``subject``: the batch, or the file of its results."""

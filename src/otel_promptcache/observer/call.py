@@ -313,10 +313,13 @@ class Call(NoItems):
         """Whether an answer is this call's to count: of one in the background, whoever is told its end first is."""
         if not seen.response_id or self._recorder is None:
             return True
+        if seen.pending and not answer.response_id:
+            return False  # an error of the stream, which is not the response's: it goes on, and may be asked for
         if answer.pending:
             if not seen.pending:
                 seen.pending = True
-                self.observer.background.submitted(seen.response_id, Submission(self._recorder.origin, seen.at))
+                submission = Submission(self._recorder.origin, seen.at, seen.model)
+                self.observer.background.submitted(seen.response_id, submission)
         elif seen.pending:
             seen.pending = self.observer.background.take(seen.response_id) is None
         return not seen.pending

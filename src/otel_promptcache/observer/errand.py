@@ -148,9 +148,11 @@ class ErrandCall:
         call.prepared({"model": found.answer.model}, trip.endpoint, trip.port, "", self._platform)
         call.dated(submission.at)
         call.answered(found.answer)
+        # Asked before the call ends: prices may be there a moment later, and its own still be waited for.
+        final = self.observer.prices_known() or self.observer.no_prices or not self.settings.prices
         call.finished()
         if call.seen is not None and not self.settings.batch_spans:
-            self._sum.add(call.seen, final=self.observer.prices_known() or not self.settings.prices)
+            self._sum.add(call.seen, final=final)
 
     def later(self, job: Callable[[], None]) -> bool:
         """A file may have items by the ten thousand: they are counted when the caller has been served."""

@@ -52,7 +52,8 @@ class SpanRecorder:
         self._linked = False
         self._parent = parent = context.get_current() if origin is None else _context_of(origin)
         if self._settings.spans is not Spans.NEVER and (self._settings.batch_spans or not seen.batch):
-            if self._settings.spans is Spans.AUTO and not seen.batch:
+            # Whatever is open where a response is fetched that was asked for elsewhere stands for another call.
+            if self._settings.spans is Spans.AUTO and not seen.batch and origin is None:
                 self._owner = telemetry.owners.claim()
                 self._counted = self._owner is not None and within_another(self._owner)
             if self._owner is None and is_instrumentation_enabled():
