@@ -361,8 +361,8 @@ class ItemReader(Reader):
         if not ended:
             self._hold(chunk)
             return
-        # Only what is unfinished is held: a whole file may come in one piece. Of a line that was too long to be kept the
-        # end is not read either.
+        # Only what is unfinished is held: a whole file may come in one piece. Of a line that was too long to be kept,
+        # the end is not read either.
         whole = self._held <= MAX_BODY
         lines = b"".join([*self._parts, lines]) if whole else lines.partition(b"\n")[2]
         self._parts, self._held = [], 0
