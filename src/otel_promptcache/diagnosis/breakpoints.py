@@ -56,12 +56,10 @@ def _expect_unmarked(case: Case) -> Expectation | None:
     if case.unmarked:
         return _expect_marker(case, previous)
     stable = leading_length(case.sight.infos)
-    if case.continues:
+    if case.continues or case.sight.shared < stable:
         return None
-    if case.sight.shared > stable and case.sight.live >= stable:
-        return _expect_adrift(case, previous)
-    if not stable or case.sight.shared < stable or case.sight.live >= stable:
-        return None
+    if case.sight.live >= stable:
+        return _expect_adrift(case, previous) if case.sight.shared > stable else None
     tokens, exact = case.tokens_at(stable)
     if tokens < case.rules.minimum or any(place.length <= case.sight.shared for place in case.prompt.breakpoints):
         return None
@@ -69,7 +67,9 @@ def _expect_unmarked(case: Case) -> Expectation | None:
     reason = Reason.BREAKPOINT_MISPLACED if explicit else Reason.BREAKPOINT_MISSING
     if case.sight.unanswered:
         return Expectation(tokens, exact, Reason.CONCURRENT_WRITE, source=previous, also=(reason,))
-    if not explicit and not _one_conversation(case, previous) and not _adrift(case, previous):
+    # Marks that the provider places by itself leave a new conversation nothing to read: that is a first request, and
+    # nobody's fault.
+    if not explicit and not case.named_alike(previous) and not _adrift(case, previous):
         return None
     return Expectation(tokens, exact, reason, source=previous)
 
@@ -99,13 +99,6 @@ def _expect_marker(case: Case, previous: Sent) -> Expectation | None:
     lost = case.prompt.marks_lost or (by_hand and previous.route == case.sight.sent.route)
     reasons = (Reason.MARKER_LOST, Reason.BREAKPOINT_MISSING) if lost else (Reason.BREAKPOINT_MISSING,)
     return Expectation(tokens, exact, reasons[0], source=previous, also=reasons[1:])
-
-
-def _one_conversation(case: Case, previous: Sent) -> bool:
-    """Whether two requests are known to be one conversation's. Marks that the provider places by itself leave a new
-    conversation nothing to read; that is a first request, and nobody's fault."""
-    named = case.sight.sent.conversation
-    return case.sight.holder is previous or (bool(named) and previous.conversation == named)
 
 
 def _adrift(case: Case, previous: Sent) -> bool:

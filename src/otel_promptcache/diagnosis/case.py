@@ -80,6 +80,11 @@ class Case(NamedTuple):
         last = previous.leaf if previous is not None else None
         return last is not None and last.length == self.sight.shared and info(last).section is Section.MESSAGES
 
+    def named_alike(self, source: Sent) -> bool:
+        """Whether the application itself says that this request and an earlier one are of one conversation."""
+        sent = self.sight.sent
+        return source is self.sight.holder or bool(source.conversation and source.conversation == sent.conversation)
+
     def tokens_at(self, length: int) -> tuple[int, bool]:
         """Tokens of the first ``length`` segments of this prompt, and whether a response told them."""
         tokens, exact = tokens_at(self.sight.nodes, length, self.total)

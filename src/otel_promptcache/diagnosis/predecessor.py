@@ -133,16 +133,10 @@ def _summed_up(
     case: Case, source: Sent, old: Sequence[Info], at: int, old_elements: Sequence[int], elements: Sequence[int]
 ) -> Reason | None:
     """Whether a whole conversation gave way to its summary: it is known by its id, and much shorter than it was."""
-    if not _named_alike(case, source) or old[at].section is not Section.MESSAGES or at != leading_length(old):
+    if not case.named_alike(source) or old[at].section is not Section.MESSAGES or at != leading_length(old):
         return None
     before, after = old_elements[-1] - old_elements[at], elements[-1] - elements[at]
     return Reason.HISTORY_COMPACTED if before >= 4 and after * 2 <= before else None
-
-
-def _named_alike(case: Case, source: Sent) -> bool:
-    """Whether the application itself says that two requests are of one conversation."""
-    sent = case.sight.sent
-    return source is case.sight.holder or bool(source.conversation and source.conversation == sent.conversation)
 
 
 class Whole:
@@ -178,7 +172,7 @@ def blame(case: Case, source: Sent, old: Sequence[Info], new: Sequence[Info], at
     element = segments[at].element
     if element >= segments[-1].element or not fingerprint.similar(old[at].detail, _detail(case, old, at)):
         return None
-    if element > segments[leading_length(new)].element or _named_alike(case, source):
+    if element > segments[leading_length(new)].element or case.named_alike(source):
         return Whole
     # What was said after it, said again word for word, makes it the same conversation, however little it was.
     behind = old[at + 1 :]

@@ -62,7 +62,7 @@ class Journal:
         if version is not strand.current or strand.candidate is not None or strand.restless:
             return False
         strand.count(now)
-        strand.row += 1
+        strand.follows(version)
         return True
 
     def saw(

@@ -374,11 +374,7 @@ class Call(NoItems):
             return
         if seen.duration is None:
             seen.duration = perf_counter() - self._started
-        if seen.usage is None or self._waiting(seen):
-            self._judge(seen)
-            self._compare(seen)
-            self._recorder.usage(seen)
-        elif self._unweighed:
+        if seen.usage is None or self._waiting(seen) or self._unweighed:
             self._weigh(seen)
 
     @walled("response", "response")
