@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import pytest
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
@@ -70,17 +71,24 @@ def ids(span: Any) -> tuple[str, str]:
     return f"{span.context.trace_id:032x}", f"{span.context.span_id:016x}"
 
 
-def calls(clients: Clients, seen: Observed) -> None:
-    """Rounds on a route each: a write, hits, a prompt that was edited; errors; each call a trace of its own."""
-    create = clients.anthropic.messages.create
-    for number in range(ROUNDS):
-        with route(f"/{number}"), attribute(team="search"):
-            for _ in range(4):
-                create(**message(text(2000, f"a{number:02}"), text(10)))
-            create(**message("edited\n" + text(1999, f"a{number:02}"), text(10)))
-    with pytest.raises(Exception, match="500"):
-        create(**message(text(2000), text(10)), extra_headers={"x-emulator-fault": "500"})
-    seen.settle()
+def turn(clients: Clients, *said: str) -> None:
+    """A call of a conversation, with a breakpoint behind what was said last."""
+    asked = message(text(2000, "sys"), *said)
+    asked["messages"][-1]["content"] = [{"type": "text", "text": said[-1], "cache_control": {"type": "ephemeral"}}]
+    clients.anthropic.messages.create(**asked)
+
+
+def conversation(clients: Clients, number: int) -> list[str]:
+    """Three turns, each of which reads the one before; all that was said. Each call is a trace of its own."""
+    said = [text(1500, word) for word in (f"a{number:02}", "say", "yes", "ans", "and")]
+    for length in (1, 3, 5):
+        turn(clients, *said[:length])
+    return said
+
+
+def edit(clients: Clients, said: list[str]) -> None:
+    """A turn that finds its history rewritten: it links to the turn before, which was a hit."""
+    turn(clients, f"edited {said[0]}", *said[1:], text(1500, "mor"), text(1500, "end"))
 
 
 @pytest.fixture(scope="module")
@@ -102,13 +110,19 @@ def estate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Estate]:
         clients = Clients(emulated.url)
         sent = {"readers": [metrics], "span_processors": [wires[0]], "log_processors": [wires[1]]}
         with observed(**sent, service="shop", service_version="1", ledger="true") as seen:
-            calls(clients, seen)
+            with route("/chat"), attribute(team="search"):
+                for number in range(ROUNDS):
+                    edit(clients, conversation(clients, number))
+                forgotten = conversation(clients, ROUNDS)
+                with pytest.raises(anthropic.InternalServerError):
+                    clients.anthropic.messages.create(**message("", "hi"), extra_headers={"x-emulator-fault": "500"})
+            seen.settle()
             early = len(seen.spans)
             assert all(wire.force_flush() for wire in (metrics, *wires))
             until(lambda: len(tables.ask("SELECT 1 FROM promptcache_calls")) == len(seen.ledger))
             time.sleep(LINK_WAIT + 2)
-            with route("/0"):
-                clients.anthropic.messages.create(**message("edited again\n" + text(1999, "a00"), text(10)))
+            with route("/chat"), attribute(team="search"):
+                edit(clients, forgotten)
             seen.settle()
             assert all(wire.force_flush() for wire in (metrics, *wires))
             until(lambda: len(tables.ask("SELECT 1 FROM promptcache_calls")) == len(seen.ledger))
@@ -194,7 +208,7 @@ def test_misses_errors_and_what_they_link_to_are_kept(estate: Estate) -> None:
     until(lambda: wanted | links | errors <= estate.kept())
     kept = estate.kept()
     hits = {ids(span) for span in spans if span.attributes.get("promptcache.status") == "hit"}
-    assert len(hits) == 3 * ROUNDS
+    assert len(hits) == 3 * (ROUNDS + 1) - 1
     assert hits & kept == links
     assert kept == wanted | links | errors | {ids(estate.spans[-1])}
     assert all(span.name != "promptcache.mark" for span in estate.jaeger.find("shop"))
@@ -208,11 +222,12 @@ def test_a_link_further_back_than_the_wait_leads_to_the_ledger(estate: Estate) -
         (f"{link.context.trace_id:032x}", f"{link.context.span_id:016x}") for link in late.links
     ]
     assert late.attributes["promptcache.predecessor"] == f"{trace_id}-{span_id}"
+    assert (trace_id, span_id) not in estate.kept()
     found = estate.clickhouse.ask(
         f"SELECT promptcache_status AS status FROM promptcache_calls "
         f"WHERE trace_id = '{trace_id}' AND span_id = '{span_id}'"
     )
-    assert len(found) == 1
+    assert found == [{"status": "hit"}]
 
 
 # --- Other instrumentations' spans --------------------------------------------------------------------------
