@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ from typing import Any
 
 import anthropic
 import pytest
+from boards.model import QUERIES
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -27,7 +30,7 @@ from opentelemetry.trace import SpanKind
 from deploy import engines
 from servers import HOST, Jaeger, Prometheus, built, jaeger, prometheus, prometheus_config, until
 from servers.application import Clients, Observed, message, observed, provider, text
-from servers.estate import CONFIGURATIONS, ClickHouse, Tier, agent, clickhouse_server, gateway
+from servers.estate import CONFIGURATIONS, SCHEMA, ClickHouse, agent, clickhouse_server, gateway
 
 
 from otel_promptcache import attribute, route
@@ -176,6 +179,25 @@ def test_every_field_has_its_column(estate: Estate) -> None:
         for name, value in event.items():
             found = row[name.replace(".", "_")]
             assert (type(value)(found) if not isinstance(value, bool) else found) == value, name
+
+
+@pytest.mark.parametrize("file", sorted(QUERIES.glob("*.sql")), ids=lambda file: file.stem)
+def test_the_dashboards_questions_are_answered(estate: Estate, file: Path) -> None:
+    """Every column that they ask for is in the shipped tables."""
+    asked = file.read_text().replace("$__timeFilter(timestamp)", "timestamp > '2000-01-01'")
+    asked = re.sub(r"\$__timeInterval\((\w+)\)", r"toStartOfInterval(toDateTime(\1), INTERVAL 1 HOUR)", asked)
+    found = estate.clickhouse.ask(re.sub(r"\$\{\w+:regex\}", ".*", asked).replace("${predecessor}", predecessor(estate)))
+    assert found or file.stem.startswith(("first_chunk", "prefix_changes"))  # no streams here, and no journal
+
+
+def predecessor(estate: Estate) -> str:
+    return str(estate.spans[-1].attributes["promptcache.predecessor"])
+
+
+def test_the_tables_are_what_the_names_make() -> None:
+    """`python deploy/clickhouse/schema.py` writes them."""
+    done = subprocess.run([sys.executable, SCHEMA.with_name("schema.py"), "--check"], check=False, capture_output=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_is_sent_twice_is_there_once(estate: Estate) -> None:
