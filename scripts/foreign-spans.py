@@ -1,4 +1,4 @@
-"""foreign-spans.py: what other instrumentations write on their spans, without us, for the tests of the Collector's names.
+"""foreign-spans.py: what other instrumentations write on their spans, for the tests of the Collector's names.
 
 Runs each in its environment (`make neighbours` makes them) against a provider whose token counts are known, and prints
 JSON: `{instrumentation: {call: [spans]}}`. Content is left out; scope, name, kind, ids and plain attributes stay.
@@ -31,7 +31,18 @@ RUNS = {
 }
 KEPT = ("llm.", "gen_ai.", "cache_", "openinference.", "fi.", "promptcache.", "anthropic.")
 CONTENT = (
-    "message", "prompts", "prompt.", "completion.", "content", "input.", "output.", "tools", "invocation", "choice", "instructions", "parameters",
+    "message",
+    "prompts",
+    "prompt.",
+    "completion.",
+    "content",
+    "input.",
+    "output.",
+    "tools",
+    "invocation",
+    "choice",
+    "instructions",
+    "parameters",
 )
 
 

@@ -27,7 +27,13 @@ FAMILIES = {
 }
 """Fields of which the table of names has the first part. Others of a family are in the column `other`."""
 COMMON = (semconv.PROVIDER, semconv.REQUEST_MODEL, semconv.ROUTE)
-OF_RESOURCE = ("service.name", "service.version", "service.namespace", "service.instance.id", "deployment.environment.name")
+OF_RESOURCE = (
+    "service.name",
+    "service.version",
+    "service.namespace",
+    "service.instance.id",
+    "deployment.environment.name",
+)
 
 
 class Table(NamedTuple):
@@ -84,10 +90,10 @@ def columns(table: Table) -> dict[str, tuple[str, str]]:
     for field in semconv.FIELDS.values():
         if (table.signal in field.signals.split(", ") or field.name in table.also) and field.type in TYPES:
             found[field.name] = (field.type, field.cardinality)
-    for family in FAMILIES:
+    for family, members in FAMILIES.items():
         found.pop(family, None)
         if family in table.families:
-            found |= {f"{family}.{key}": (kind, "high") for key, kind in FAMILIES[family].items()}
+            found |= {f"{family}.{key}": (kind, "high") for key, kind in members.items()}
     return {name: _typed(name, kind, cardinality) for name, (kind, cardinality) in found.items()}
 
 
@@ -121,18 +127,27 @@ def statements(table: Table) -> list[str]:
     read = ",\n".join(f"    {value} AS {name}" for name, _, value in rows)
     key = ", ".join(("service_name", "timestamp", *map(column, table.key)))
     stored = f"{table.name}_stored"
-    return [
-        f"-- {table.meaning}\n"
-        f"CREATE TABLE IF NOT EXISTS {stored} (\n{declared},\n"
-        f"    INDEX by_trace trace_id TYPE bloom_filter GRANULARITY 1\n"
-        f") ENGINE = ReplacingMergeTree\nPARTITION BY toYYYYMM(timestamp)\nORDER BY ({key})\n"
-        f"TTL toDateTime(timestamp) + INTERVAL {table.days} DAY\nSETTINGS ttl_only_drop_parts = 1",
-        f"CREATE MATERIALIZED VIEW IF NOT EXISTS {table.name}_filled TO {stored} AS\nSELECT\n{read}\n"
-        f"FROM {LANDING}\n"
-        f"WHERE if(EventName = '', LogAttributes['{semconv.EVENT_NAME}'], EventName) = '{table.event}'",
-        f"CREATE VIEW IF NOT EXISTS {table.name} AS\nSELECT * FROM {stored} FINAL\n"
-        "SETTINGS do_not_merge_across_partitions_select_final = 1",
-    ]
+    table_of_rows = f"""\
+-- {table.meaning}
+CREATE TABLE IF NOT EXISTS {stored} (
+{declared},
+    INDEX by_trace trace_id TYPE bloom_filter GRANULARITY 1
+) ENGINE = ReplacingMergeTree
+PARTITION BY toYYYYMM(timestamp)
+ORDER BY ({key})
+TTL toDateTime(timestamp) + INTERVAL {table.days} DAY
+SETTINGS ttl_only_drop_parts = 1"""
+    filled = f"""\
+CREATE MATERIALIZED VIEW IF NOT EXISTS {table.name}_filled TO {stored} AS
+SELECT
+{read}
+FROM {LANDING}
+WHERE if(EventName = '', LogAttributes['{semconv.EVENT_NAME}'], EventName) = '{table.event}'"""
+    asked = f"""\
+CREATE VIEW IF NOT EXISTS {table.name} AS
+SELECT * FROM {stored} FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1"""
+    return [table_of_rows, filled, asked]
 
 
 def schema() -> str:

@@ -1,5 +1,5 @@
-"""render.py [--check]: writes base/agent.yaml and base/gateway.yaml, OpenTelemetryCollector resources of the Operator, from
-the configurations in ../collector. ``--check`` writes nothing, and fails where a file is another. Needs PyYAML."""
+"""render.py [--check]: writes base/agent.yaml and base/gateway.yaml, resources of the OpenTelemetry Operator, from the
+configurations in ../collector. ``--check`` writes nothing, and fails where a file is another. Needs PyYAML."""
 
 from __future__ import annotations
 

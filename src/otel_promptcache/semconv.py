@@ -154,8 +154,8 @@ HIT_DEPTH: Final = _field(
 PREDECESSOR: Final = _field(
     "promptcache.predecessor",
     "string",
-    "The request that it should have matched, `traceid-spanid`: what the span links to, for readers that cannot ask for "
-    "links.",
+    "The request that it should have matched, `traceid-spanid`: what the span links to, for readers that cannot "
+    "ask for links.",
 )
 EXPLANATION: Final = _field(
     "promptcache.explanation",

@@ -1,4 +1,4 @@
-"""Pages of engines' ``/metrics``, in the form that their documentation shows: what is asked for, and some of the rest."""
+"""Pages of engines' ``/metrics`` in the form that their documentation shows: what is asked for, and some more."""
 
 VLLM = """\
 # HELP vllm:num_requests_running Number of requests in model execution batches.

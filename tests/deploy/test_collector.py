@@ -27,13 +27,12 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind
-from deploy import engines
 from servers import HOST, Jaeger, Prometheus, built, jaeger, prometheus, prometheus_config, until
-from servers.application import Clients, Observed, message, observed, provider, text
+from servers.application import Clients, message, observed, provider, text
 from servers.estate import CONFIGURATIONS, SCHEMA, ClickHouse, agent, clickhouse_server, gateway
 
-
-from otel_promptcache import attribute, route
+from deploy import engines
+from otel_promptcache import attribute, route, semconv
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("estate")]
 SPANS = json.loads(Path(__file__).with_name("foreign_spans.json").read_text())
@@ -54,7 +53,7 @@ def test_the_collector_accepts_its_configuration(name: str) -> None:
 
 @dataclass
 class Estate:
-    """What is behind two gateways after an application has made its calls, and the application's own account of them."""
+    """What is behind two gateways after an application has made its calls, and its own account of them."""
 
     jaeger: Jaeger
     prometheus: Prometheus
@@ -186,7 +185,9 @@ def test_the_dashboards_questions_are_answered(estate: Estate, file: Path) -> No
     """Every column that they ask for is in the shipped tables."""
     asked = file.read_text().replace("$__timeFilter(timestamp)", "timestamp > '2000-01-01'")
     asked = re.sub(r"\$__timeInterval\((\w+)\)", r"toStartOfInterval(toDateTime(\1), INTERVAL 1 HOUR)", asked)
-    found = estate.clickhouse.ask(re.sub(r"\$\{\w+:regex\}", ".*", asked).replace("${predecessor}", predecessor(estate)))
+    found = estate.clickhouse.ask(
+        re.sub(r"\$\{\w+:regex\}", ".*", asked).replace("${predecessor}", predecessor(estate))
+    )
     assert found or file.stem.startswith(("first_chunk", "prefix_changes"))  # no streams here, and no journal
 
 
@@ -240,9 +241,7 @@ def test_misses_errors_and_what_they_link_to_are_kept(estate: Estate) -> None:
 def test_a_link_further_back_than_the_wait_leads_to_the_ledger(estate: Estate) -> None:
     """What no sampler can have: the trace is gone. Its row is there."""
     late = estate.spans[-1]
-    ((trace_id, span_id),) = [
-        (f"{link.context.trace_id:032x}", f"{link.context.span_id:016x}") for link in late.links
-    ]
+    ((trace_id, span_id),) = [(f"{link.context.trace_id:032x}", f"{link.context.span_id:016x}") for link in late.links]
     assert late.attributes["promptcache.predecessor"] == f"{trace_id}-{span_id}"
     assert (trace_id, span_id) not in estate.kept()
     found = estate.clickhouse.ask(
@@ -275,7 +274,12 @@ WRONG = {
 BY_HAND = {
     # What an application wrote, and what it comes to.
     "the API's names": (
-        {"input_tokens": 100, "cache_read_input_tokens": 3000, "cache_creation_input_tokens": 2000, "output_tokens": 50},
+        {
+            "input_tokens": 100,
+            "cache_read_input_tokens": 3000,
+            "cache_creation_input_tokens": 2000,
+            "output_tokens": 50,
+        },
         (5100, 3000, 2000, 50),
     ),
     "input without what is cached": (
@@ -324,9 +328,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Named]:
     counted = "^(openinference|openllmetry|opentelemetry|anthropic|traceai|with-us)-"
     with (
         jaeger(folder) as tracing,
-        gateway(
-            folder, TRACES_ENDPOINT=tracing.endpoint, HITS_PERCENT="100", SPAN_METRICS_SERVICES=counted
-        ) as running,
+        gateway(folder, TRACES_ENDPOINT=tracing.endpoint, HITS_PERCENT="100", SPAN_METRICS_SERVICES=counted) as running,
         prometheus(prometheus_config([running.metrics]), folder) as scraping,
     ):
         ways: tuple[Callable[[], Any], ...] = (
@@ -438,3 +440,15 @@ def test_engines_caches_are_one_set_of_names(tmp_path: Path, engine_pages: list[
         assert by_engine("usage_ratio") == {("vllm", "tiny"): 0.25, ("sglang", "tiny"): 0.28}
         names = {labels["__name__"] for labels, _ in scraping.query('{__name__=~".*(vllm|sglang|llamacpp).*"}')}
         assert not names
+
+
+# --- Questions to traces ------------------------------------------------------------------------------------
+
+
+def test_questions_to_traces_ask_for_what_is_there() -> None:
+    """Every name in the tables of TraceQL and Jaeger's tags is a field of ours, or the conventions'."""
+    text_of_page = (QUERIES.parent / "README.md").read_text()
+    asked = set(re.findall(r"\bspan\.([\w.]+)", text_of_page)) | set(re.findall(r"([\w]+(?:\.\w+)+)=", text_of_page))
+    known = set(semconv.FIELDS) | {f"{semconv.ATTRIBUTION}.team"}
+    assert len(asked) > 10
+    assert asked <= known

@@ -1,4 +1,4 @@
-"""deploy/kubernetes against the schemas of Kubernetes and of the OpenTelemetry Operator, and what is in its resources."""
+"""deploy/kubernetes against the schemas of Kubernetes and of the OpenTelemetry Operator, and what its resources say."""
 
 from __future__ import annotations
 
@@ -38,9 +38,7 @@ def problems(resource: dict[str, Any]) -> list[str]:
     for file in Path(built("operator-crds")).glob("opentelemetry.io_*.yaml"):
         definition = yaml.safe_load(file.read_text())["spec"]
         if definition["names"]["kind"] == resource["kind"]:
-            (schema,) = (
-                one["schema"]["openAPIV3Schema"] for one in definition["versions"] if one["name"] == version
-            )
+            (schema,) = (one["schema"]["openAPIV3Schema"] for one in definition["versions"] if one["name"] == version)
             schema = copy.deepcopy(schema)
             schema["properties"]["metadata"] = {}
             return [error.message for error in jsonschema.Draft4Validator(strict(schema)).iter_errors(resource)]

@@ -1,4 +1,4 @@
-"""clickhouse_http.py PORT: ClickHouse's HTTP interface, as much as its Go client asks of it, over its own engine (chDB).
+"""clickhouse_http.py PORT: ClickHouse's HTTP interface, as much as its Go client asks of it, over its engine (chDB).
 
 Knows nothing of pytest: a process of its own, because the engine lives once in a process.
 """
@@ -19,8 +19,8 @@ from urllib.parse import parse_qs, urlsplit
 from chdb import session
 
 BLOCK = b"\x01\x00\x02\xff\xff\xff\xff\x00"
-"""How a block of an answer begins for the Go client. The engine's own Native format has it not, nor the byte behind each
-column's type that says whether it is written in a special way; what the client sends has neither."""
+"""How a block of an answer begins for the Go client. The engine's own Native format has it not, nor the byte behind
+each column's type that says whether it is written in a special way; what the client sends has neither."""
 INSERT = re.compile(r"^\s*INSERT\s+INTO\s+(?P<table>\S+)\s*\((?P<columns>[^)]*)\)", re.IGNORECASE)
 
 
@@ -59,7 +59,8 @@ class Handler(BaseHTTPRequestHandler):
         with tempfile.NamedTemporaryFile(suffix=".native") as file:
             columns = insert["columns"]
             Path(file.name).write_bytes(rows)
-            self._query(f"INSERT INTO {insert['table']} ({columns}) SELECT {columns} FROM file('{file.name}', Native)", "CSV")
+            rows_of = f"SELECT {columns} FROM file('{file.name}', Native)"
+            self._query(f"INSERT INTO {insert['table']} ({columns}) {rows_of}", "CSV")
 
     def _body(self) -> bytes:
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):
