@@ -156,6 +156,7 @@ PREDECESSOR: Final = _field(
     "string",
     "The request that it should have matched, `traceid-spanid`: what the span links to, for readers that cannot "
     "ask for links.",
+    "span",
 )
 EXPLANATION: Final = _field(
     "promptcache.explanation",
