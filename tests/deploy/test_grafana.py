@@ -30,7 +30,6 @@ ASKED = {name: ask for name, ask in QUESTIONS.items() if isinstance(ask, Prom)} 
 }
 NEEDS_TIME = {
     ("money", "Where will the month end?", "C"): "the rest of the month is told from whole hours",
-    ("trust", "Which calls met another worker's key?", "A"): "counted where a history is shared between workers",
 }
 """What may be empty here, and why."""
 ZERO = {
@@ -257,7 +256,7 @@ def test_filters_offer_what_is_there(stack: Stack) -> None:
             metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]).groups()
             found = stack.prometheus.query(f'group by ({label}) ({metric}{{{label}!=""}})')
             offered[variable["name"]] = {labels[label] for labels, _ in found}
-    assert offered["service"] == {"shop", "bot"}
+    assert offered["service"] == {"shop", "bot", "fleet"}
     assert offered["team"] == {"search", "support"}
     assert offered["provider"] == {"anthropic", "openai"}
     assert offered["model"] >= {"claude-sonnet-4-6", "claude-of-tomorrow", "gpt-4.1-mini"}

@@ -24,6 +24,7 @@ from otel_promptcache import attribute, route
 from otel_promptcache.emulator import Emulator
 from servers import HOST, Collector, Jaeger, Prometheus, Sample, collector, jaeger, prometheus, prometheus_config, until
 from servers.application import Clients, Observed, message, observed, provider, text
+from servers.valkey import valkey
 
 WINDOWS: Mapping[str, str] = MappingProxyType({"$__rate_interval": "3m", "$__interval": "3m", "$__range": "5m"})
 OF_BOT = {"team": "support", "tenant": "acme", "feature": "replies"}
@@ -78,8 +79,9 @@ def shop(clients: Clients, name: str) -> None:
         for _ in create(**message(text(1500, name), text(10), stream=True)):
             pass
     with route("/agent"), attribute(team="support"):
-        conversation(clients, text(300, "ask"), text(300, "say"), text(300, name))
-        conversation(clients, text(400, name), text(300, "say"), text(300, name))
+        opened = (text(300, "ask"), text(300, "say"))
+        conversation(clients, *opened, text(300, name), text(300, "and"), text(300, "now"))
+        conversation(clients, *opened, text(400, name), text(300, "and"), text(300, "now"))
     with route("/summary"):
         with pytest.raises(anthropic.InternalServerError):
             create(**message(text(2000), text(10)), extra_headers={"x-emulator-fault": "500"})
@@ -169,13 +171,14 @@ def _later(seen: Observed, wires: _Wires, scraping: Prometheus, seconds: int) ->
 
 @contextmanager
 def running(folder: Path) -> Iterator[Stack]:
-    """Jaeger, the Collector and Prometheus as they are shipped, and three processes one after the other, each with two
-    rounds of calls a few scrapes apart."""
+    """Jaeger, the Collector and Prometheus as they are shipped, and processes one after the other, each with two rounds
+    of calls a few scrapes apart: of a shop; of two versions of a bot; of a fleet that shares a history, and no key."""
     with (
         jaeger(folder) as tracing,
         collector(folder, tracing.endpoint) as collecting,
         prometheus(prometheus_config([collecting.metrics], "1s"), folder) as scraping,
         provider() as emulated,
+        valkey() as history,
     ):
         emulated.limits.enforced = False
         clients = Clients(emulated.url)
@@ -186,9 +189,13 @@ def running(folder: Path) -> Iterator[Stack]:
                 _scraped(seen, wires, scraping, "shop-1")
             seen.observer.trouble("test", ValueError())
             _later(seen, wires, scraping, 301)
+        settings = {
+            "native_diagnostics": "true",
+            "native_hosts": HOST,
+            "metric_keys": "team,tenant,feature",
+        }
         for version, secret in (("1", "one"), ("2", "two")):
             wires = _Wires.to(collecting)
-            settings = {"native_diagnostics": "true", "native_hosts": HOST, "metric_keys": "team,tenant,feature"}
             with wires.observed("bot", version, hash_key=secret, **settings) as seen:
                 for name in ("two", "six"):
                     bot(clients, emulated, name)
@@ -198,7 +205,13 @@ def running(folder: Path) -> Iterator[Stack]:
                 with route("/bot"), attribute(**OF_BOT):
                     clients.anthropic.messages.create(**message(text(2000, f"ex{version}"), text(10)))
                 _later(seen, wires, scraping, 602)
+            wires = _Wires.to(collecting)
+            with wires.observed("fleet", version, hash_key=secret, history_url=history.url) as seen:
+                for _ in range(2):
+                    with route("/fleet"):
+                        clients.anthropic.messages.create(**message(text(2000, "flt"), text(10)))
+                    _scraped(seen, wires, scraping, f"fleet-{version}")
         clients.close()
-        until(lambda: [one for one in collecting.ledger_events() if one["service.instance.id"] == "bot-2"])
+        until(lambda: [one for one in collecting.ledger_events() if one["service.instance.id"] == "fleet-2"])
         until(lambda: tracing.find("shop", promptcache__status="miss"))
         yield Stack(scraping, tracing, collecting, 20)

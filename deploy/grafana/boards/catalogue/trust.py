@@ -12,6 +12,7 @@ from boards.promql import (
     SERVICE,
     TEAM,
     WHERE,
+    by,
     called,
     increase,
     label,
@@ -22,6 +23,7 @@ from boards.promql import (
 )
 from otel_promptcache import semconv
 
+LOOKUP = label(semconv.LOOKUP)
 OURS, SCHEMA, KEY = label(semconv.PACKAGE_VERSION), label(semconv.SCHEMA_VERSION), label(semconv.KEY_ID)
 INFO = select(series(semconv.M_INFO), OF_SERVICE)
 KEYED = select(series(semconv.M_INFO), OF_SERVICE, where={KEY: "~.+"})
@@ -218,17 +220,30 @@ BOARD = Board(
                     width=12,
                 ),
                 Panel(
-                    title="Which calls met another worker's key?",
-                    why="Workers with another hash key, as each worker saw them: counted where a history is shared.",
+                    title="Does the shared history answer in time?",
+                    why="Look-ups with OTEL_PROMPTCACHE_HISTORY_URL, by outcome. late, failed and skipped ones are no "
+                    "misfortune: the worker's own memory decides, and knows less.",
                     look=Look.BARS,
                     asks=(
                         Prom(
-                            ask=f"sum by ({SERVICE}) (increase(promptcache_key_mismatch_total"
-                            f'{{{SERVICE}=~"$service"}}[{BAR}]))',
-                            legend=called(SERVICE),
+                            ask=increase(semconv.M_LOOKUPS, LOOKUP, window=BAR, filters=OF_SERVICE),
+                            legend=called(LOOKUP),
                         ),
                     ),
-                    width=12,
+                    colours=(("answered", Colour.GOOD), ("late", Colour.FAIR), ("failed", Colour.BAD)),
+                    width=6,
+                ),
+                Panel(
+                    title="How often did a worker meet another key?",
+                    why="Kinds of workers with another hash key in the shared history, as each worker saw them so far.",
+                    look=Look.LINES,
+                    asks=(
+                        Prom(
+                            ask=by(select(series(semconv.M_KEY_MISMATCH), OF_SERVICE), SERVICE), legend=called(SERVICE)
+                        ),
+                    ),
+                    unit="none",
+                    width=6,
                 ),
             ),
         ),
