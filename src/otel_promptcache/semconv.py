@@ -151,6 +151,13 @@ HIT_RATIO: Final = _field("promptcache.hit_ratio", "double", "Cache read / all i
 HIT_DEPTH: Final = _field(
     "promptcache.hit_depth", "double", "Estimate: share of message elements wholly inside the read prefix."
 )
+PREDECESSOR: Final = _field(
+    "promptcache.predecessor",
+    "string",
+    "The request that it should have matched, `traceid-spanid`: what the span links to, for readers that cannot "
+    "ask for links.",
+    "span",
+)
 EXPLANATION: Final = _field(
     "promptcache.explanation",
     "string",

@@ -14,10 +14,11 @@ _SPAN_ONLY: Final = (
     semconv.HIT_RATIO,
     semconv.COST_SAVING,
     semconv.ACTIONABILITY,
+    semconv.PREDECESSOR,
     semconv.FINISH_REASONS,
     semconv.REQUEST_MAX_TOKENS,
 )
-"""Left out of the ledger, whose records are to be small: the first three follow from other fields."""
+"""Left out of the ledger, whose records are to be small: what follows from others, and what spans need."""
 _CONTEXT: Final = ("tier", "speed", "geo", "processing", "upstream")
 _ORDINARY: Final = frozenset({"", "standard", "default", "auto", "global", "not_available"})
 """Values of these that change no price."""

@@ -322,6 +322,8 @@ def _tell_verdict(found: Attributes, seen: Observation) -> None:
             found[semconv.LOST_TOKENS] = verdict.lost
         if seen.lost_usd is not None:
             found[semconv.LOST_USD] = float(seen.lost_usd)
+        if verdict.link is not None:
+            found[semconv.PREDECESSOR] = f"{verdict.link.trace_id:032x}-{verdict.link.span_id:016x}"
     if usage is None:
         if seen.duration is not None and not seen.error_type:
             found[semconv.USAGE_AVAILABLE] = False

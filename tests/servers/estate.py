@@ -1,0 +1,96 @@
+"""An estate as deploy/collector has it: agents, gateways behind them, and ClickHouse behind those."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from servers import DEPLOY, HOST, answers, built, free_ports, process
+
+CONFIGURATIONS = DEPLOY / "collector"
+SCHEMA = DEPLOY / "clickhouse" / "schema.sql"
+
+
+@dataclass
+class ClickHouse:
+    """ClickHouse's engine behind its HTTP interface."""
+
+    url: str
+
+    def ask(self, sql: str) -> list[dict[str, Any]]:
+        """The rows of a statement as dictionaries."""
+        request = urllib.request.Request(f"{self.url}/?default_format=JSON", sql.encode(), method="POST")
+        with urllib.request.urlopen(request, timeout=30) as response:
+            said = response.read()
+        return list(json.loads(said)["data"]) if said else []
+
+
+@contextmanager
+def clickhouse_server(folder: Path) -> Iterator[ClickHouse]:
+    """An empty ClickHouse with the shipped tables."""
+    (port,) = free_ports(1)
+    url = f"http://{HOST}:{port}"
+    program = [sys.executable, str(Path(__file__).with_name("clickhouse_http.py")), str(port)]
+    with process(program, folder / "clickhouse.log", lambda: answers(url)):
+        server = ClickHouse(url)
+        for statement in re.sub(r"(?m)^--.*$", "", SCHEMA.read_text()).split(";\n"):
+            if statement.strip():
+                server.ask(statement)
+        yield server
+
+
+@dataclass
+class Tier:
+    """A running Collector of the estate."""
+
+    grpc: str
+    http: str
+    metrics: str
+    """``host:port`` that Prometheus scrapes; of a gateway only."""
+
+    @property
+    def address(self) -> str:
+        """``host:port`` for OTLP over gRPC."""
+        return self.grpc.removeprefix("http://")
+
+
+@contextmanager
+def _running(configuration: str, folder: Path, name: str, changes: Sequence[str], **environment: str) -> Iterator[Tier]:
+    grpc, http, metrics, health, telemetry = free_ports(5)
+    variables = {
+        "OTLP_GRPC_ENDPOINT": f"{HOST}:{grpc}",
+        "OTLP_HTTP_ENDPOINT": f"{HOST}:{http}",
+        "METRICS_ENDPOINT": f"{HOST}:{metrics}",
+        "HEALTH_ENDPOINT": f"{HOST}:{health}",
+        "TELEMETRY_PORT": str(telemetry),
+        "COLLECTOR_DIRECTORY": str(CONFIGURATIONS),
+        "QUEUE_DIRECTORY": str(folder / f"{name}-queue"),
+        **environment,
+    }
+    command = [built("collector"), f"--config={CONFIGURATIONS / configuration}"]
+    command += [f"--config=yaml:{change}" for change in changes]
+    with process(command, folder / f"{name}.log", lambda: answers(f"http://{HOST}:{health}"), variables):
+        yield Tier(f"http://{HOST}:{grpc}", f"http://{HOST}:{http}", f"{HOST}:{metrics}")
+
+
+@contextmanager
+def gateway(folder: Path, name: str = "gateway", *changes: str, **environment: str) -> Iterator[Tier]:
+    """A gateway as it is shipped; ``changes`` are laid over its configuration."""
+    uncompressed = "exporters::clickhouse::compress: none"  # what stands in for the server reads no other
+    with _running("gateway.yaml", folder, name, (uncompressed, *changes), **environment) as running:
+        yield running
+
+
+@contextmanager
+def agent(folder: Path, gateways: Sequence[Tier]) -> Iterator[Tier]:
+    """An agent as it is shipped, with these gateways behind it."""
+    behind = "[" + ", ".join(one.address for one in gateways) + "]"
+    with _running("agent.yaml", folder, "agent", (), GATEWAYS=behind) as running:
+        yield running
