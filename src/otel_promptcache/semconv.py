@@ -577,3 +577,6 @@ EVENT_ADVICE: Final = "promptcache.advice"
 
 EVENT_PROMPT: Final = "promptcache.prompt"
 """Prompt map: one log record a call, opt in."""
+
+DOCTOR: Final = "promptcache.doctor"
+"""The span, the metric and the log record that `doctor` sends to see whether they are taken."""

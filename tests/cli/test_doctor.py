@@ -29,6 +29,7 @@ from otel_promptcache.cli import (
     main,
 )
 from otel_promptcache.cli._doctor_export import GRPC, HTTP, Outcome, Target
+from otel_promptcache.cli._doctor_probe import Probe, ask
 from otel_promptcache.cli._doctor_provider import CALLS
 from otel_promptcache.cli._doctor_report import Finding, Level, Section, as_json, as_text, note, ok, problem
 from otel_promptcache.fingerprint import HashKey
@@ -546,7 +547,7 @@ class TestSending:
             (401, Outcome.DENIED),
             (415, Outcome.WRONG_PROTOCOL),
             (302, Outcome.FAILS),
-            (503, Outcome.FAILS),
+            (500, Outcome.FAILS),
         ],
     )
     def test_http(self, status: int, outcome: Outcome) -> None:
@@ -586,6 +587,7 @@ class TestSending:
             for protocol in (GRPC, HTTP):
                 sent = target("traces", protocol, secure, secure=True)
                 assert _doctor_export.send(sent, 5).outcome is Outcome.UNTRUSTED
+                assert ask(sent, Probe(5, b"")).outcome is Outcome.WITHOUT_TLS
 
     @pytest.mark.parametrize("protocol", [GRPC, HTTP])
     def test_nothing_listens(self, protocol: str) -> None:
@@ -607,8 +609,11 @@ class TestSending:
         ("code", "details", "outcome"),
         [
             ("UNAVAILABLE", "errors resolving nowhere: Domain name not found", Outcome.NO_ROUTE),
-            ("UNAVAILABLE", "the collector is full", Outcome.FAILS),
-            ("RESOURCE_EXHAUSTED", "", Outcome.FAILS),
+            ("UNAVAILABLE", "the collector is full", Outcome.BUSY),
+            ("RESOURCE_EXHAUSTED", "", Outcome.THROTTLES),
+            ("RESOURCE_EXHAUSTED", "received message larger than max (5 vs. 4)", Outcome.TOO_LARGE),
+            ("UNAVAILABLE", "Ssl handshake failed: CERTIFICATE_VERIFY_FAILED", Outcome.UNTRUSTED),
+            ("INTERNAL", "", Outcome.FAILS),
             ("DEADLINE_EXCEEDED", "", Outcome.NO_ROUTE),
         ],
     )
@@ -627,7 +632,13 @@ class TestWhereItGoes:
     """The section as a whole."""
 
     def section(self, environment: Mapping[str, str], *, ledger: bool = False) -> list[Finding]:
-        return list(_doctor_otlp.section(Settings(ledger=ledger), 5, environment).findings)
+        return list(_doctor_otlp.section(Settings(ledger=ledger), 5, environment, records=False).findings)
+
+    WAITING = ok(
+        "OTEL_BSP_MAX_QUEUE_SIZE",
+        "2,048 spans wait while nobody takes them; then the oldest are dropped "
+        "(OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED=true counts them)",
+    )
 
     def test_all_answer(self) -> None:
         """Signals that go the same way share a line, which shows neither user nor password nor query."""
@@ -635,7 +646,8 @@ class TestWhereItGoes:
             endpoint = url.replace("http://", f"http://user:{SECRET}@")
             environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": HTTP}
             assert self.section(environment) == [
-                ok("traces, metrics, logs", f"http/protobuf to {url}: answers (HTTP 200)")
+                ok("traces, metrics, logs", f"http/protobuf to {url}: answers (HTTP 200)"),
+                self.WAITING,
             ]
         assert {request["headers"]["authorization"] for request in received} == {"Basic dXNlcjphYnJhY2FkYWJyYQ=="}
         assert sorted(request["path"] for request in received) == ["/v1/logs", "/v1/metrics", "/v1/traces"]
@@ -644,13 +656,30 @@ class TestWhereItGoes:
         """Metrics that are not taken are a problem; logs only when something of ours needs them."""
         with served(lambda path: (200 if "traces" in path else 404, b"")) as (url, _):
             environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_EXPORTER_OTLP_PROTOCOL": HTTP}
-            assert levels(self.section(environment)) == ["ok", "problem", "note"]
+            assert levels(self.section(environment)) == ["ok", "problem", "note", "ok"]
             with_ledger = self.section(environment, ledger=True)
         assert [(finding.subject, finding.level) for finding in with_ledger] == [
             ("traces", Level.OK),
             ("metrics, logs", Level.PROBLEM),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", Level.OK),
+            ("OTEL_BLRP_MAX_QUEUE_SIZE", Level.OK),
         ]
         assert "OTEL_METRICS_EXPORTER=none" in with_ledger[1].advice
+
+    @pytest.mark.parametrize(
+        ("environment", "level", "said"),
+        [
+            ({"OTEL_BSP_MAX_QUEUE_SIZE": "100"}, Level.PROBLEM, "512 is more than OTEL_BSP_MAX_QUEUE_SIZE holds (100)"),
+            ({"OTEL_BSP_MAX_QUEUE_SIZE": "600"}, Level.NOTE, "600 spans wait while nobody takes them"),
+            ({"OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED": "true"}, Level.OK, "are dropped, and counted"),
+        ],
+    )
+    def test_the_queue_in_the_process(self, environment: dict[str, str], level: Level, said: str) -> None:
+        """What the SDK would not start with, and what is small."""
+        with served(lambda _: (200, b"")) as (url, _):
+            there = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_EXPORTER_OTLP_PROTOCOL": HTTP}
+            found = self.section({**there, **environment})[-1]
+        assert (found.level, said in found.text) == (level, True)
 
     def test_headers_are_never_shown(self) -> None:
         """Neither good ones nor bad ones."""

@@ -20,8 +20,12 @@ from otel_promptcache.settings import Settings
 
 _HELP = """\
 Looks at this environment: what is observed, who else instruments and whether tokens are counted twice, where
-telemetry goes and whether it answers, which settings hold. It imports and calls in processes of its own, talks to
+telemetry goes and whether it is taken, which settings hold. It imports and calls in processes of its own, talks to
 nothing but the OTLP endpoints of this environment (with --fleet, also to the shared history), and changes nothing.
+
+Each endpoint is sent an empty request; if that is well, a record called promptcache.doctor, and an empty request of the
+size of a full batch. A receiver that is out of memory, full or throttled takes the first and refuses the others. With
+--empty nothing is sent that anybody keeps, and such a receiver is not noticed.
 
 Exits with 0, or with 1 when something is a problem. Run it as the application runs: with its variables, in its
 environment.
@@ -33,6 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = _HELP
     parser.add_argument("--format", choices=("text", "json"), default="text", help="for a person, or for a program")
     parser.add_argument("--timeout", type=_seconds, default=5.0, metavar="SECONDS", help="to wait for answers (5)")
+    parser.add_argument("--empty", action="store_true", help="send empty requests only, which leave nothing behind")
     parser.add_argument("--fleet", action="store_true", help="look at the shared history and who uses it, too")
     parser.add_argument("--prometheus", metavar="URL", help="a Prometheus that has our metrics: counts label values")
 
@@ -50,12 +55,12 @@ def _seconds(text: str) -> float:
 def run(options: argparse.Namespace) -> int:
     if sys.stderr.isatty():
         print("Making a few calls in a process of their own; this takes some seconds ...", file=sys.stderr)
-    sections = examine(options.timeout, options.prometheus, fleet=options.fleet)
+    sections = examine(options.timeout, options.prometheus, fleet=options.fleet, records=not options.empty)
     print((as_json if options.format == "json" else as_text)(sections), end="")
     return 1 if found_problem(sections) else 0
 
 
-def examine(timeout: float, prometheus: str | None, *, fleet: bool = False) -> list[Section]:
+def examine(timeout: float, prometheus: str | None, *, fleet: bool = False, records: bool = True) -> list[Section]:
     """All sections, in the order in which they are read; what takes time is done side by side."""
     found = _doctor_settings.current()
     settings = found.settings
@@ -70,7 +75,7 @@ def examine(timeout: float, prometheus: str | None, *, fleet: bool = False) -> l
         _doctor_versions.section,
         _doctor_child.patched,
         _doctor_peers.section,
-        lambda: _doctor_otlp.section(settings, timeout),
+        lambda: _doctor_otlp.section(settings, timeout, records=records),
         lambda: _doctor_settings.settings_section(found),
         cardinality,
         lambda: _doctor_settings.start_section(settings),
