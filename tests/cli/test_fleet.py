@@ -48,8 +48,19 @@ def said(server: Running, *members: str, **settings: str) -> list[tuple[str, str
         (f"{OWN} {SCHEMA + 1} 0.2.0 host-a", ("note", "schema")),
         (f"{OWN} {SCHEMA + 2} 0.3.0 host-a", ("problem", "schema")),
         (f"{OWN} {SCHEMA} 9.9.9 host-a", ("note", "versions")),
+        (f"{OWN} {SCHEMA} 0.1.0 host-a -120s", ("note", "clocks")),
+        (f"deadbeef {SCHEMA} 0.1.0 host-a +1s of what is to come", ("problem", "keys")),
     ],
-    ids=["same", "other key", "changing keys", "next schema", "schema after next", "other version"],
+    ids=[
+        "same",
+        "other key",
+        "changing keys",
+        "next schema",
+        "schema after next",
+        "other version",
+        "other time",
+        "what a later version adds",
+    ],
 )
 def test_workers_that_differ(server: Running, member: str, finding: tuple[str, str]) -> None:
     assert finding in said(server, member)

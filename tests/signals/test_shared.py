@@ -400,6 +400,11 @@ def test_machines_whose_clocks_differ_by_minutes(server: Running, emulated: Emul
     emulated.reset()
     assert run(emulated, server, [[OLD, ["hello"]]], f"skew={ahead}") == [("cold", None)]
     assert run(emulated, server, [[NEW, ["hello"]]], f"skew={-ahead}") == [("miss", "system_changed")]
+    findings = _doctor_fleet.section(Settings(history_url=server.url, hash_key="fleet"), 5.0).findings
+    (clocks,) = (finding for finding in findings if finding.subject == "clocks")
+    assert clocks.level.value == "note"
+    assert "(+400 s)" in clocks.text
+    assert "(-400 s)" in clocks.text
 
 
 @pytest.mark.slow

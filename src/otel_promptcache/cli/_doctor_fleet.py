@@ -4,36 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from time import perf_counter
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import urlsplit
 
 from otel_promptcache._version import __version__
 from otel_promptcache.cli._doctor_report import Finding, Section, note, ok, problem
 from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history.records import SCHEMA
-from otel_promptcache.history.redis import ROSTER_SECONDS, Server
+from otel_promptcache.history.redis import ROSTER_SECONDS, Member, Server
 from otel_promptcache.settings import PREFIX, Settings
 
 _TITLE: Final = "Shared history"
 _ASKED: Final = 5
 _CLOCKS: Final = 1.0
 """Seconds by which clocks may differ before it is worth a word."""
-
-
-class Member(NamedTuple):
-    """A kind of worker: what it said of itself (``observer.shared``)."""
-
-    keys: tuple[str, ...]
-    schema: int
-    version: str
-    host: str
-
-    @classmethod
-    def of(cls, said: str) -> Member | None:
-        parts = said.split(" ")
-        if len(parts) != 4 or not parts[1].isdecimal():
-            return None
-        return cls(tuple(parts[0].split("+")), int(parts[1]), parts[2], parts[3])
 
 
 def section(settings: Settings, timeout: float) -> Section:
@@ -114,6 +98,13 @@ def _roster(said: Sequence[tuple[str, float]], keys: Sequence[str], now: float) 
         )
     else:
         yield ok("keys", f"one for all: {keys[0]}")
+    apart = {f"{member.host} ({member.clock:+d} s)" for member in members if abs(member.clock) > _CLOCKS}
+    if apart:
+        yield note(
+            "clocks",
+            f"not the server's: {_some(apart)}",
+            "set them: spans and ledger events bear the times of their worker; the shared history goes by the server's",
+        )
     far = {member.schema for member in members if abs(member.schema - SCHEMA) > 1}
     near = {member.schema for member in members} - far - {SCHEMA}
     versions = {member.version for member in members}

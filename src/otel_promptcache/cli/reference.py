@@ -117,7 +117,8 @@ def _stored() -> str:
     segments = _table(("of a segment", "meaning"), SEGMENT_COLUMNS)
     intro = (
         "`KEY` is the id of the hash key, `TENANT` a keyed digest, and what follows the kind is one too. Nothing else "
-        f"derives from text. `{ROSTER}` holds, of each kind of worker, the ids of its keys, schema, version and host. "
+        f"derives from text. `{ROSTER}` holds, of each kind of worker, the ids of its keys, schema, version and host, "
+        "and how far its clock is off the server's. "
         "See [fleet.md](fleet.md).\n\n"
     )
     return f"## What the shared history stores\n\n{intro}{kinds}\n{requests}\n{segments}"

@@ -5,11 +5,12 @@ The library ``redis`` (extra ``redis``) is imported when the first connection is
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from time import perf_counter, time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from otel_promptcache._fork import after_fork_in_child
@@ -50,6 +51,35 @@ ACL_ERASE: Final = ("+scan",)
 """What ``otel-promptcache fleet erase`` needs beside that."""
 _SCANNED: Final = 1000
 _MEMBERS: Final = 10_000
+_MEMBER: Final = re.compile(r"(\S+) (\d+) (\S+) (\S+)(?: ([+-]\d+)s)?(?: .*)?")
+
+
+class Member(NamedTuple):
+    """A kind of worker, as it says of itself on the roster: ``KEY+OTHER SCHEMA VERSION HOST``, and where its clock is
+    seconds off the server's, ``+37s`` behind that."""
+
+    keys: tuple[str, ...]
+    schema: int
+    version: str
+    host: str
+    clock: int = 0
+    """Seconds that its clock is ahead of the server's."""
+
+    def __str__(self) -> str:
+        clock = f" {self.clock:+d}s" if self.clock else ""
+        return f"{'+'.join(self.keys)} {self.schema} {self.version} {self.host}{clock}"
+
+    @classmethod
+    def of(cls, said: str) -> Member | None:
+        """What a worker of any version has said, None where that is nothing of ours."""
+        found = _MEMBER.fullmatch(said)
+        if found is None:
+            return None
+        return cls(tuple(found[1].split("+")), int(found[2]), found[3], found[4], int(found[5] or 0))
+
+    def reads(self, other: Member) -> bool:
+        """Whether two workers read what the other writes, by their keys."""
+        return self.keys[0] in other.keys or other.keys[0] in self.keys
 
 
 class Server:

@@ -20,7 +20,7 @@ from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history import History, Sent, Sight, Write
 from otel_promptcache.history.fleet import Caller, Fleet, Shared
 from otel_promptcache.history.records import SCHEMA
-from otel_promptcache.history.redis import Server
+from otel_promptcache.history.redis import Member, Server
 from otel_promptcache.history.sharing import kept_for
 from otel_promptcache.model import Prompt, Usage
 from otel_promptcache.semconv import Lookup
@@ -213,23 +213,28 @@ class Sharing:
         if now < self._enrolled:
             return
         self._enrolled = now + ENROL_SECONDS
+        replies = self._attempt(self._told)
         own = self.member()
-        replies = self._attempt(lambda: self._server.run(self._server.enrol(own, self._server.now)))
         members = replies[-1] if replies and isinstance(replies[-1], list) else []
-        for member in members:
-            name = member.decode("utf-8", "replace") if isinstance(member, bytes) else str(member)
-            if name not in self._said and not _same_keys(name, own) and len(self._said) < MAX_SAID:
+        for said in members:
+            name = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+            member = Member.of(name)
+            if member is not None and name not in self._said and not member.reads(own) and len(self._said) < MAX_SAID:
                 self._said.add(name)
                 self._counted.key_mismatch()
                 log.warning(
                     "otel-promptcache: a worker on %s has another OTEL_PROMPTCACHE_HASH_KEY; neither recognises what "
                     "the other sends",
-                    name.rpartition(" ")[2],
+                    member.host,
                 )
 
-    def member(self) -> str:
-        """What this worker says of itself: ids of its keys, schema, version, host."""
-        return f"{'+'.join(key.id for key in self._keys)} {SCHEMA} {__version__} {socket.gethostname()}"
+    def _told(self) -> list[Any]:
+        clock = round(-self._server.ahead())
+        return self._server.run(self._server.enrol(str(self.member(clock)), self._server.now))
+
+    def member(self, clock: int = 0) -> Member:
+        """What this worker says of itself: ids of its keys, schema, version, host, seconds that its clock is ahead."""
+        return Member(tuple(key.id for key in self._keys), SCHEMA, __version__, socket.gethostname(), clock)
 
     def counted(self, outcome: Lookup) -> None:
         self._counted.looked_up(outcome)
@@ -252,12 +257,6 @@ def _refused(kind: str) -> Exception:
     """A command was refused, or a reply was no record. Its type's name is what is logged."""
     made: Exception = type(kind, (Exception,), {})()
     return made
-
-
-def _same_keys(one: str, other: str) -> bool:
-    """Whether two workers read what the other writes."""
-    theirs, ours = one.partition(" ")[0].split("+"), other.partition(" ")[0].split("+")
-    return theirs[0] in ours or ours[0] in theirs
 
 
 class Asking:
