@@ -137,17 +137,24 @@ PARTITION BY toYYYYMM(timestamp)
 ORDER BY ({key})
 TTL toDateTime(timestamp) + INTERVAL {table.days} DAY
 SETTINGS ttl_only_drop_parts = 1"""
-    filled = f"""\
-CREATE MATERIALIZED VIEW IF NOT EXISTS {table.name}_filled TO {stored} AS
+    added = ",\n".join(f"    ADD COLUMN IF NOT EXISTS {name} {kind}" for name, kind, _ in rows)
+    select = f"""\
 SELECT
 {read}
 FROM {LANDING}
 WHERE if(EventName = '', LogAttributes['{semconv.EVENT_NAME}'], EventName) = '{table.event}'"""
+    filled = f"CREATE MATERIALIZED VIEW IF NOT EXISTS {table.name}_filled TO {stored} AS\n{select}"
     asked = f"""\
-CREATE VIEW IF NOT EXISTS {table.name} AS
+CREATE OR REPLACE VIEW {table.name} AS
 SELECT * FROM {stored} FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1"""
-    return [table_of_rows, filled, asked]
+    return [
+        table_of_rows,
+        f"-- Columns that tables of an earlier version do not have.\nALTER TABLE {stored}\n{added}",
+        filled,
+        f"ALTER TABLE {table.name}_filled MODIFY QUERY\n{select}",
+        asked,
+    ]
 
 
 def schema() -> str:

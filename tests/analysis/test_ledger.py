@@ -11,6 +11,7 @@ from hypothesis import strategies as some
 
 from otel_promptcache.analysis.ledger import LedgerCall, Reading, before, calls, events, unknown_for_its_key, verdict
 from otel_promptcache.diagnosis import actor, explanation
+from otel_promptcache.semconv import SCHEMA
 
 
 def pair(key: str, value: Any) -> dict[str, Any]:
@@ -90,6 +91,14 @@ def test_each_call_once() -> None:
     found, reading = read(line(CALL, CALL | {"promptcache.call.id": "two"}), line(CALL))
     assert [call.identity for call in found] == ["one", "two"]
     assert reading.repeated == 1
+
+
+@pytest.mark.parametrize(("schema", "read_it"), [(SCHEMA - 1, True), (SCHEMA, True), (SCHEMA + 1, False)])
+def test_two_versions_in_one_ledger(schema: int, read_it: bool) -> None:
+    """This one's words and those of the one before are known; what is newer is counted, and not guessed at."""
+    found, reading = read(line(CALL), line(CALL | {"promptcache.call.id": "two", "promptcache.schema": schema}))
+    assert len(found) == 1 + read_it
+    assert reading.of_another_schema == (not read_it)
 
 
 def test_the_name_of_older_exporters() -> None:

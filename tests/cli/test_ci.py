@@ -190,6 +190,21 @@ class TestComment:
         shown = json.loads(capsys.readouterr().out)
         assert (shown["ledger"]["calls"], shown["ledger"]["repeated_calls"]) == (18, 10)
 
+    def test_two_versions_in_one_ledger(self, files: Path, ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """What a newer version wrote is left out, and that is said."""
+        lines = ledger.read_text().splitlines(keepends=True)
+        newer = [
+            line.replace(
+                '"promptcache.schema", "value": {"intValue": "1"', '"promptcache.schema", "value": {"intValue": "2"'
+            )
+            for line in lines[:4]
+        ]
+        mixed = files / "mixed.jsonl"
+        mixed.write_text("".join([*newer, *lines[4:]]))
+        assert main(["ci", "--ledger", str(mixed), "--base", "base.json"]) == 0
+        assert "calls in" in (said := capsys.readouterr().out)
+        assert "left out (4 of a version of otel-promptcache that this one cannot read)" in said
+
 
 def _money(usd: float) -> str:
     return f"{usd:.2f} USD" if usd >= 0.01 else f"{usd:.2g} USD"

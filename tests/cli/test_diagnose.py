@@ -374,6 +374,18 @@ def test_explain_a_hit(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "there is nothing to explain" in capsys.readouterr().out
 
 
+def test_explain_a_call_of_a_newer_version(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its words may mean something else: it is passed over, and that is said."""
+    file = Path(ledger)
+    newer = {"key": semconv.SCHEMA_VERSION, "value": {"intValue": str(semconv.SCHEMA + 1)}}
+    export = json.loads(file.read_text(encoding="utf-8"))
+    for record in export["resourceLogs"][0]["scopeLogs"][0]["logRecords"]:
+        record["attributes"].append(newer)
+    file.write_text(json.dumps(export) + "\n", encoding="utf-8")
+    assert main(["explain", RESPONSE, "--ledger", ledger]) == 2
+    assert "3 of a version of otel-promptcache that this one cannot read" in capsys.readouterr().err
+
+
 def test_explain_an_unknown_call(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "msg_99", "--ledger", ledger]) == 2
     assert "OTEL_PROMPTCACHE_LEDGER=true" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from opentelemetry import metrics as api
 from opentelemetry.sdk.metrics import Histogram, MeterProvider, ObservableCounter
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 from opentelemetry.trace import SpanKind
-from servers.application import Clients, Observed, collected, message, observed, text
+from servers.application import MODEL, Clients, Observed, collected, message, observed, text
 
 import otel_promptcache
 from otel_promptcache import attribute, conversation, route
@@ -132,7 +132,8 @@ def test_every_signal_says_its_schema(clients: Clients) -> None:
     """So that two versions of us in one fleet can be told apart. Metrics say it once, with the name of the scope."""
     with observed(ledger="true", prompt_map="true") as seen:
         clients.anthropic.messages.create(**message(text(3000), "hello"))
-        assert seen.call["promptcache.schema"] == SCHEMA
+        clients.anthropic.messages.count_tokens(model=MODEL, messages=[{"role": "user", "content": "hello"}])
+        assert [(span.attributes or {})["promptcache.schema"] for span in seen.spans] == [SCHEMA] * 2
         events = [*seen.ledger, *seen.maps]
         assert [one["promptcache.schema"] for one in events] == [SCHEMA] * 2
         data = seen.reader.get_metrics_data()

@@ -16,6 +16,7 @@ from otel_promptcache.providers.rules import rules_for
 from otel_promptcache.semconv import Cause, Confidence, Reason, Status
 
 _MESSAGES: Final = "messages:"
+_READABLE: Final = (semconv.SCHEMA, semconv.SCHEMA - 1)
 
 
 class LedgerCall(NamedTuple):
@@ -48,6 +49,8 @@ class Reading:
     unreadable: int = 0
     repeated: int = 0
     """Events that had come before: an export is retried when its answer is lost."""
+    of_another_schema: int = 0
+    """Events of a version whose words may mean something else: they are passed over."""
 
 
 class Event(NamedTuple):
@@ -76,6 +79,9 @@ def events(lines: Iterable[str], reading: Reading, *names: str) -> Iterator[Even
             reading.unreadable += 1
             continue
         for event in found:
+            if not readable(event.attributes):
+                reading.of_another_schema += 1
+                continue
             call = str(event.attributes.get(semconv.CALL_ID) or "")
             if (event.name, call) in known:
                 reading.repeated += 1
@@ -83,6 +89,11 @@ def events(lines: Iterable[str], reading: Reading, *names: str) -> Iterator[Even
             if call:
                 known.add((event.name, call))
             yield event
+
+
+def readable(said: Mapping[str, Any]) -> bool:
+    """Whether an event is of this version of the meanings, or of the one before."""
+    return said.get(semconv.SCHEMA_VERSION, semconv.SCHEMA) in _READABLE
 
 
 def calls(lines: Iterable[str], reading: Reading) -> Iterator[LedgerCall]:

@@ -21,7 +21,6 @@ from otel_promptcache.providers._wire import count, in_context
 from otel_promptcache.providers.rules import TTL_SECONDS
 
 _CONTEXT: Final = ("tier", "speed", "geo", "processing", "upstream")
-_READABLE: Final = (semconv.SCHEMA, semconv.SCHEMA - 1)
 SAME: Final = Decimal("1e-12")
 """USD by which a cost that went through a floating-point number may differ from itself."""
 
@@ -55,7 +54,6 @@ class Repricing:
     reading: ledger.Reading = field(default_factory=ledger.Reading)
     calls: int = 0
     without_usage: int = 0
-    of_another_schema: int = 0
     unpriced: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Calls without a price by these prices, by provider and model. They keep the cost they have."""
     newly_priced: int = 0
@@ -115,8 +113,8 @@ def _again(event: ledger.Event, prices: Prices, found: Repricing, changes: list[
     aside = Repricing() if repeated else found  # what an export has sent twice is written twice, and counted once
     found.reading.repeated += repeated
     aside.calls += 1
-    if said.get(semconv.SCHEMA_VERSION, semconv.SCHEMA) not in _READABLE:
-        aside.of_another_schema += 1
+    if not ledger.readable(said):
+        aside.reading.of_another_schema += 1
         return None
     usage = usage_of(said)
     if usage is None:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO
 
+from otel_promptcache.analysis.ledger import Reading
+
 
 @contextmanager
 def opened(names: Sequence[str]) -> Iterator[Iterable[str]]:
@@ -27,3 +29,9 @@ def opened(names: Sequence[str]) -> Iterator[Iterable[str]]:
                 yield from handle
 
     yield lines()
+
+
+def newer(reading: Reading) -> str:
+    """What to add where events of a ledger were passed over, because a version wrote them that means something else."""
+    count = reading.of_another_schema
+    return f" ({count:,} of a version of otel-promptcache that this one cannot read)" if count else ""

@@ -94,7 +94,7 @@ def _remarks(found: Repricing) -> Iterator[str]:
         yield f"{calls:,} calls of {model or 'no model'} by {provider or 'nobody'} have no price and stay as they are"
     for number, what in (
         (found.without_usage, "calls have no token counts"),
-        (found.of_another_schema, "calls are of another schema than this version reads"),
+        (found.reading.of_another_schema, "calls are of another schema than this version reads"),
         (found.reading.repeated, "records came before, and count once"),
         (found.reading.unreadable, "lines or records cannot be read"),
     ):

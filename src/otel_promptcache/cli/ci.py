@@ -16,7 +16,7 @@ from otel_promptcache.analysis import ledger, pricetag
 from otel_promptcache.analysis.pricetag import Comparison, PriceTag, Window
 from otel_promptcache.analysis.repricing import Repricing, repriced
 from otel_promptcache.cli import _offline
-from otel_promptcache.cli._files import opened
+from otel_promptcache.cli._files import newer, opened
 from otel_promptcache.pricing import LISTED, PriceFileError
 from otel_promptcache.snapshot import Snapshot, SnapshotError
 
@@ -156,7 +156,8 @@ def run(options: argparse.Namespace) -> int:
         return _complain(f"{getattr(error, 'filename', None) or 'ledger'}: {getattr(error, 'strerror', None) or error}")
     if not window.calls:
         return _complain(
-            f"no promptcache.call event in {', '.join(options.ledger)} ({reading.lines} lines); "
+            f"no promptcache.call event in {', '.join(options.ledger)} ({reading.lines} lines)"
+            f"{newer(reading)}; "
             "OTEL_PROMPTCACHE_LEDGER=true with OTEL_LOGS_EXPORTER=otlp sends them"
         )
     result = Result(comparison, tags, window, reading, no_base)
@@ -282,6 +283,7 @@ def _markdown(result: Result, limits: Sequence[Limit]) -> Iterator[str]:
         else:
             yield f"`{limit.option} {limit.limit:g}`: **not judged**: {_why_not(result)}."
     left_out = f"; {reading.unreadable:,} lines could not be read" if reading.unreadable else ""
+    left_out += f"; left out{newer(reading)}" if reading.of_another_schema else ""
     yield f"<sub>From {window.calls:,} calls in {_days(window.days)} of the ledger{left_out}.</sub>"
 
 
@@ -358,6 +360,7 @@ def _json(result: Result, limits: Sequence[Limit]) -> Iterator[str]:
             "key_ids": sorted(window.key_ids),
             "unreadable_lines": reading.unreadable,
             "repeated_calls": reading.repeated,
+            "calls_of_another_schema": reading.of_another_schema,
         },
     }
     yield json.dumps(document, indent=2)

@@ -12,7 +12,7 @@ from otel_promptcache import semconv
 from otel_promptcache.analysis import explanations, ledger
 from otel_promptcache.cli import _offline
 from otel_promptcache.cli._diagnose_screen import Drawn
-from otel_promptcache.cli._files import opened
+from otel_promptcache.cli._files import newer, opened
 from otel_promptcache.demo.bar import bar, legend
 from otel_promptcache.demo.promptmap import PromptMap, maps
 from otel_promptcache.demo.terminal import Terminal, terminal
@@ -120,7 +120,8 @@ def _wrapped(text: str, screen: Terminal) -> list[str]:
 
 def _calls(identity: str, name: str, screen: Terminal) -> int:
     with opened([name]) as lines:
-        events = list(ledger.events(lines, ledger.Reading(), semconv.EVENT_CALL, semconv.EVENT_PROMPT))
+        reading = ledger.Reading()
+        events = list(ledger.events(lines, reading, semconv.EVENT_CALL, semconv.EVENT_PROMPT))
     named = ledger.named(events, identity)
     found = [
         {**one.attributes, semconv.REASON: Reason.KEY_MISMATCH.value}
@@ -130,8 +131,8 @@ def _calls(identity: str, name: str, screen: Terminal) -> int:
     ]
     if not found:
         print(
-            f"otel-promptcache explain: no call with trace or response id {identity!r} in {name}. The ledger is "
-            "written with OTEL_PROMPTCACHE_LEDGER=true",
+            f"otel-promptcache explain: no call with trace or response id {identity!r} in {name}{newer(reading)}. "
+            "The ledger is written with OTEL_PROMPTCACHE_LEDGER=true",
             file=sys.stderr,
         )
         return 2

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from otel_promptcache import semconv
 from otel_promptcache.analysis import ledger
 from otel_promptcache.analysis.truth import Row, Truth, truth
-from otel_promptcache.cli._files import opened
+from otel_promptcache.cli._files import newer, opened
 from otel_promptcache.semconv import Agreement
 
 _COLUMNS = (
@@ -39,10 +39,12 @@ def run(options: argparse.Namespace) -> int:
         return _complain(f"{getattr(error, 'filename', None) or 'ledger'}: {getattr(error, 'strerror', None) or error}")
     if not found.rows:
         return _complain(
-            f"{found.calls} calls in {reading.lines} lines, none with the provider's own verdict; "
+            f"{found.calls} calls in {reading.lines} lines{newer(reading)}, none with the provider's own verdict; "
             "OTEL_PROMPTCACHE_NATIVE_DIAGNOSTICS=0.01 with OTEL_PROMPTCACHE_LEDGER=true asks for it"
         )
     rows = sorted(found.rows.values(), key=lambda row: (-row.calls.total(), row.ours, row.theirs))
+    if reading.of_another_schema:
+        print(f"otel-promptcache witness: left out{newer(reading)}", file=sys.stderr)
     print("\n".join(_text(found, rows) if options.format == "text" else _json(found, rows)))
     return 0
 

@@ -87,5 +87,6 @@ def _attributes(trip: Trip) -> dict[str, Any]:
         semconv.BATCH_ID: trip.batch or None,
         semconv.BATCH_REQUESTS: trip.requests,
         semconv.BATCH_ITEMS: trip.items,
+        semconv.SCHEMA_VERSION: semconv.SCHEMA,
     }
     return {name: value for name, value in told.items() if value is not None}

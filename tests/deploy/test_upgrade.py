@@ -1,0 +1,111 @@
+"""Tables of an earlier version, and what a later one makes of them: nothing is lost, and rows of both are asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from boards.model import QUERIES
+from servers import clickhouse
+from servers.estate import SCHEMA
+
+from otel_promptcache import semconv
+
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("stack")]
+Ask = Callable[[str], list[dict[str, Any]]]
+NEW = "promptcache_hit_depth"
+"""A column that the version before did not have, for the sake of this test."""
+
+
+def statements(text: str) -> list[str]:
+    found = re.sub(r"(?m)^--.*$", "", text).split(";\n")
+    return [statement for statement in found if statement.strip()]
+
+
+def before(text: str) -> str:
+    """The file as it was before there was that field: tables without its column, views that put it with the others."""
+    text = re.sub(rf"(?m)^.*\b{NEW}\b.*\n", "", text)
+    assert "'promptcache.hit_depth'" in text
+    return text.replace("'promptcache.hit_depth', ", "")
+
+
+def insert(ask: Ask, call: str, schema: int, **said: str) -> None:
+    attributes = {
+        semconv.CALL_ID: call,
+        semconv.SCHEMA_VERSION: str(schema),
+        semconv.STATUS: "hit",
+        semconv.COST_TOTAL: "0.5",
+        semconv.HIT_DEPTH: "0.25",
+        **{name.replace("__", "."): value for name, value in said.items()},
+    }
+    pairs = ", ".join(f"'{name}', '{value}'" for name, value in attributes.items())
+    ask(
+        "INSERT INTO promptcache_events (Timestamp, EventName, ServiceName, LogAttributes, ResourceAttributes) "
+        f"SELECT now64(9), '{semconv.EVENT_CALL}', 'shop', map({pairs}), map('service.name', 'shop')"
+    )
+
+
+@pytest.fixture(scope="module")
+def upgraded() -> Iterator[Ask]:
+    """Made by the version before, filled by it and by this one; upgraded; filled by both again, and by a next one."""
+    text = SCHEMA.read_text()
+    with clickhouse() as ask:
+        for statement in statements(before(text)):
+            ask(statement)
+        insert(ask, "old-1", semconv.SCHEMA - 1)
+        insert(ask, "new-1", semconv.SCHEMA)
+        for _ in range(2):  # and again, by mistake
+            for statement in statements(text):
+                ask(statement)
+        insert(ask, "old-2", semconv.SCHEMA - 1)
+        insert(ask, "new-2", semconv.SCHEMA)
+        insert(ask, "next", semconv.SCHEMA + 1, promptcache__of_tomorrow="yes")
+        yield ask
+
+
+def test_every_row_is_there_once_with_its_schema(upgraded: Ask) -> None:
+    found = upgraded(
+        "SELECT promptcache_call_id AS id, promptcache_schema AS schema FROM promptcache_calls ORDER BY id"
+    )
+    now = semconv.SCHEMA
+    assert [(row["id"], int(row["schema"])) for row in found] == [
+        ("new-1", now),
+        ("new-2", now),
+        ("next", now + 1),
+        ("old-1", now - 1),
+        ("old-2", now - 1),
+    ]
+
+
+def test_a_new_field_has_its_column_from_then_on(upgraded: Ask) -> None:
+    """Before that it was kept with what had none."""
+    found = upgraded(f"SELECT promptcache_call_id AS id, {NEW} AS value, other FROM promptcache_calls")
+    rows = {row["id"]: (row["value"], row["other"]) for row in found}
+    assert rows["new-1"] == (None, {"promptcache.hit_depth": "0.25"})
+    assert rows["new-2"] == (0.25, {})
+
+
+def test_a_field_of_tomorrow_is_kept(upgraded: Ask) -> None:
+    (row,) = upgraded("SELECT other FROM promptcache_calls WHERE promptcache_call_id = 'next'")
+    assert row["other"] == {"promptcache.of_tomorrow": "yes"}
+
+
+@pytest.mark.parametrize("file", sorted(QUERIES.glob("*.sql")), ids=lambda file: file.stem)
+def test_the_dashboards_questions_can_be_asked(upgraded: Ask, file: Any) -> None:
+    """Of a table that has rows of three versions."""
+    asked = file.read_text().replace("$__timeFilter(timestamp)", "timestamp > '2000-01-01'")
+    asked = re.sub(r"\$__timeInterval\((\w+)\)", r"toStartOfInterval(toDateTime(\1), INTERVAL 1 HOUR)", asked)
+    upgraded(re.sub(r"\$\{\w+(:regex)?\}", ".*", asked))
+
+
+def test_versions_side_by_side_are_named(upgraded: Ask) -> None:
+    """By the query of the dashboard *Trust*."""
+    asked = (QUERIES / "ledger_health.sql").read_text().replace("$__timeFilter(timestamp)", "timestamp > '2000-01-01'")
+    found = upgraded(asked.replace("${service:regex}", "shop"))
+    assert {int(row["schema"]): int(row["calls"]) for row in found} == {
+        semconv.SCHEMA - 1: 2,
+        semconv.SCHEMA: 2,
+        semconv.SCHEMA + 1: 1,
+    }
