@@ -853,8 +853,8 @@ class TestPrometheus:
             if "count by (__name__)" in query:
                 rows = [{"metric": {"__name__": name}, "value": [0, str(n)]} for name, n in metrics.items()]
             else:
-                label = next(name for name in values if name in query)
-                number = values[label]["__other__" in query]
+                label = next((name for name in values if name in query), "")
+                number = values[label]["__other__" in query] if label else 0
                 rows = [{"metric": {}, "value": [0, str(number)]}] if number else []
             return 200, json.dumps({"status": "success", "data": {"result": rows}}).encode()
 

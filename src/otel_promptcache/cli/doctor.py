@@ -39,7 +39,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeout", type=_seconds, default=5.0, metavar="SECONDS", help="to wait for answers (5)")
     parser.add_argument("--empty", action="store_true", help="send empty requests only, which leave nothing behind")
     parser.add_argument("--fleet", action="store_true", help="look at the shared history and who uses it, too")
-    parser.add_argument("--prometheus", metavar="URL", help="a Prometheus that has our metrics: counts label values")
+    parser.add_argument(
+        "--prometheus", metavar="URL", help="a Prometheus that has our metrics: versions, labels, losses"
+    )
 
 
 def _seconds(text: str) -> float:
