@@ -122,8 +122,8 @@ def trees() -> dict[str, Node]:
 
 
 def meets(condition: Node, span: Mapping[str, Any]) -> bool:
-    """Whether a span meets a condition, as TraceQL has it: what a span does not say meets none but ``= nil``. Numbers are
-    there or not: what costs half a dollar in the page costs less in a test."""
+    """Whether a span meets a condition, as TraceQL has it: what a span does not say meets none but ``= nil``. A
+    number is there or not: what costs half a dollar in the page costs less in a test."""
     left, operator, right = condition.children
     if operator.name == "And":
         return meets(left, span) and meets(right, span)

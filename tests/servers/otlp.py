@@ -63,8 +63,6 @@ class Manner(StrEnum):
     """Answers well, and not OTLP."""
     SMALL = "small"
     """Takes small requests only."""
-    ELSEWHERE = "elsewhere"
-    """Takes it at another path, or not at all."""
 
 
 @dataclass
@@ -165,8 +163,6 @@ def _http(manner: Manner) -> Iterator[Receiver]:
                 content, kind = b"<html>It works!</html>", "text/html"
             elif manner is Manner.SMALL and len(body) > LARGEST:
                 status = 413
-            elif manner is Manner.ELSEWHERE and self.path != f"/v1/{signal}":
-                status = 404
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
@@ -209,8 +205,6 @@ def _grpc(manner: Manner) -> Iterator[Receiver]:
             signal = {"Trace": "traces", "Metrics": "metrics", "Logs": "logs"}[
                 details.method.rpartition(".")[2].partition("Service")[0]
             ]
-            if manner is Manner.ELSEWHERE:
-                return None
             return grpc.unary_unary_rpc_method_handler(lambda body, context: export(signal, body, context))
 
     def export(signal: str, body: bytes, context: Any) -> bytes:

@@ -174,9 +174,7 @@ def _post(target: Target, timeout: float, body: bytes) -> Answer:
                 return Answer(Outcome.BREAKS_OFF, f"HTTP {response.status}")
             return Answer(Outcome.ANSWERS, f"HTTP {response.status}", said)
     except urllib.error.HTTPError as error:
-        return _refused(
-            _STATUS.get(error.code, Outcome.FAILS), f"HTTP {error.code}{_wait(error)}", words(error.read(_READ))
-        )
+        return _refused(_STATUS.get(error.code, Outcome.FAILS), f"HTTP {error.code}{_wait(error)}", _words(error))
     except urllib.error.URLError as error:
         return _unreached(error.reason)
     except (http.client.HTTPException, OSError) as error:
@@ -191,6 +189,14 @@ def _refused(outcome: Outcome, status: str, said: str) -> Answer:
     if "too large" in said or "larger than max" in said:
         return Answer(Outcome.TOO_LARGE, status)
     return Answer(outcome, f"{status}: {said}" if said and outcome in _TALKATIVE else status)
+
+
+def _words(error: urllib.error.HTTPError) -> str:
+    """A receiver's own words, where they come in one piece."""
+    try:
+        return words(error.read(_READ))
+    except (http.client.HTTPException, OSError):
+        return ""
 
 
 def _wait(error: urllib.error.HTTPError) -> str:
