@@ -99,7 +99,7 @@ def refusing_collector(folder: Path, behind: Receiver) -> Iterator[str]:
         )
     )
     command = [built("collector"), f"--config={file}"]
-    with process(command, folder / "refusing.log", lambda: listens(grpc) and listens(page)):
+    with process(command, folder / "refusing.log", lambda: listens(grpc) and listens(page), grace=0.2):
         for signal in ("traces", "traces", "traces", "logs"):
             there = Target(signal, GRPC, f"http://{HOST}:{grpc}", False, {}, ("", "", ""))
             _doctor_export.send(there, 3.0, one(signal, b"0" * 16))

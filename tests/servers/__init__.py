@@ -129,9 +129,13 @@ def listens(port: int) -> bool:
 
 @contextmanager
 def process(
-    command: Sequence[str], log: Path, ready: Callable[[], bool], environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    log: Path,
+    ready: Callable[[], bool],
+    environment: Mapping[str, str] | None = None,
+    grace: float = 5,
 ) -> Iterator[None]:
-    """A server process, from when it is ready to the end of the block."""
+    """A server process, from when it is ready to the end of the block; it has ``grace`` seconds to end by itself."""
     with log.open("wb") as output:
         running = subprocess.Popen(
             command,
@@ -150,7 +154,7 @@ def process(
     finally:
         running.terminate()
         try:
-            running.wait(5)
+            running.wait(grace)
         except subprocess.TimeoutExpired:
             running.kill()
             running.wait()

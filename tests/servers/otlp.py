@@ -271,7 +271,11 @@ def troubled_collector(
         )
     )
     command = [built("collector"), f"--config={file}"]
-    with process(command, folder / "troubled.log", lambda: listens(grpc_port) and listens(http_port)):
+
+    def ready() -> bool:
+        return listens(grpc_port) and listens(http_port)
+
+    with process(command, folder / "troubled.log", ready, grace=0.2):  # it would wait for whom it exports to
         yield {"grpc": f"http://{HOST}:{grpc_port}", "http": f"http://{HOST}:{http_port}"}
 
 
