@@ -675,7 +675,7 @@ class TestWhereItGoes:
         ],
     )
     def test_the_queue_in_the_process(self, environment: dict[str, str], level: Level, said: str) -> None:
-        """What the SDK would not start with, and what is small."""
+        """What the SDK gives up on, and what is small."""
         with served(lambda _: (200, b"")) as (url, _):
             there = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_EXPORTER_OTLP_PROTOCOL": HTTP}
             found = self.section({**there, **environment})[-1]

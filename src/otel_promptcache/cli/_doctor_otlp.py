@@ -207,7 +207,7 @@ def _sent(asked: list[_Asked], trace_id: bytes) -> Iterator[Finding]:
 
 
 def _queue(signal: str, known: Mapping[str, str]) -> Iterator[Finding]:
-    """How much waits in the process while nobody takes it. The SDK does not start with a batch above that."""
+    """How much waits in the process while nobody takes it. The SDK gives up where a batch is to be more than that."""
     prefix, what = _QUEUES[signal]
     names = f"{prefix}_MAX_QUEUE_SIZE", f"{prefix}_MAX_EXPORT_BATCH_SIZE"
     texts = [known.get(name, "").strip() for name in names]
@@ -215,7 +215,11 @@ def _queue(signal: str, known: Mapping[str, str]) -> Iterator[Finding]:
         return  # the SDK says so itself, and goes by its defaults
     size, batch = (int(text) if text else default for text, default in zip(texts, (_QUEUE, BATCH), strict=True))
     if batch > size:
-        yield problem(names[1], f"{batch:,} is more than {names[0]} holds ({size:,}): the SDK does not start", names[0])
+        yield problem(
+            names[1],
+            f"{batch:,} is more than {names[0]} holds ({size:,}): the SDK gives up, and exports nothing",
+            names[0],
+        )
         return
     counted = known.get(_COUNTED, "").strip().lower() == "true"
     small = size < _QUEUE
