@@ -39,6 +39,7 @@ SHIPPED = ("agent.yaml", "gateway.yaml")
 ROUNDS = 6
 
 
+@pytest.mark.verifies("Collector configurations")
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_collector_accepts_its_configuration(name: str) -> None:
     """From the root of the repository, with no variable set."""
@@ -179,6 +180,7 @@ def test_every_field_has_its_column(estate: Estate) -> None:
             assert (type(value)(found) if not isinstance(value, bool) else found) == value, name
 
 
+@pytest.mark.verifies("SQL on the tables of the real exporter")
 @pytest.mark.parametrize("file", sorted(QUERIES.glob("*.sql")), ids=lambda file: file.stem)
 def test_the_dashboards_questions_are_answered(estate: Estate, file: Path) -> None:
     """Every column that they ask for is in the shipped tables."""

@@ -26,6 +26,7 @@ OFTEN = {"OTEL_METRIC_EXPORT_INTERVAL": "500"}
 # --- The file -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.verifies("Compose files")
 @pytest.mark.server
 def test_the_specifications_reader_accepts_it() -> None:
     done = subprocess.run(

@@ -27,6 +27,7 @@ def accepted(*command: str | Path) -> str:
 # --- The files themselves -----------------------------------------------------------------------------------
 
 
+@pytest.mark.verifies("Collector configurations")
 @pytest.mark.server
 def test_the_collector_accepts_its_configuration() -> None:
     """Every file that has receivers and a service is one; Jaeger's is built of the same parts, but of its own."""

@@ -170,6 +170,7 @@ def test_links_lead_to_what_is_there() -> None:
 # --- Data ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.verifies("dashboards' expressions with data")
 @pytest.mark.server
 @pytest.mark.parametrize("name", sorted(set(ASKED) - set(NEEDS_TIME)), ids=": ".join)
 def test_an_expression_finds_data(stack: Stack, name: tuple[str, str, str]) -> None:
@@ -240,6 +241,7 @@ def test_time_to_first_chunk_is_told_in_fractions_of_a_second(stack: Stack) -> N
     assert all(0 < value < 0.64 for value in stack.values(expression))
 
 
+@pytest.mark.verifies("dashboards' exemplars that lead to traces")
 @pytest.mark.server
 @pytest.mark.parametrize("name", [name for name, ask in ASKED.items() if ask.exemplars], ids=": ".join)
 def test_points_lead_to_traces(stack: Stack, name: tuple[str, str, str]) -> None:

@@ -52,6 +52,7 @@ def problems(resource: dict[str, Any]) -> list[str]:
     return [f"the Operator has no {resource['kind']}"]
 
 
+@pytest.mark.verifies("Kubernetes resources")
 @pytest.mark.server
 @pytest.mark.parametrize("file", OPERATORS, ids=lambda file: file.stem)
 def test_a_resource_is_one_of_the_operators(file: Path) -> None:
@@ -71,6 +72,7 @@ def test_the_operators_resources_are_three() -> None:
     assert [path.stem for path in OPERATORS] == ["agent", "gateway", "instrumentation"]
 
 
+@pytest.mark.verifies("Kubernetes resources")
 @pytest.mark.parametrize("name", ["example/shop.yaml", "package/deployment.yaml"])
 def test_a_deployment_is_one(name: str) -> None:
     """A patch is one when what it is laid over brings the rest."""
@@ -89,6 +91,7 @@ def test_the_collectors_are_what_the_configurations_make() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.verifies("Collector configurations")
 @pytest.mark.server
 @pytest.mark.parametrize("name", ["agent", "gateway"])
 def test_the_collector_accepts_the_configuration_inside(name: str, tmp_path: Path) -> None:
@@ -111,6 +114,7 @@ def put_together(folder: str) -> dict[tuple[str, str], dict[str, Any]]:
     return {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(done.stdout)}
 
 
+@pytest.mark.verifies("Kubernetes resources")
 @pytest.mark.server
 def test_what_is_applied_is_valid() -> None:
     """All of it, put together by kustomize."""
