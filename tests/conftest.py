@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,27 @@ def shared() -> Path:
 def recorded(shared: Path) -> Path:
     """Traffic that others have recorded: cassettes, sessions, bills."""
     return shared / "data" / "recorded"
+
+
+VERIFIES = "verifies"
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Reports have no marks, so what a test verifies goes along as a property, from other processes too."""
+    for item in items:
+        item.user_properties += [(VERIFIES, mark.args[0]) for mark in item.iter_markers(VERIFIES)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How much of what is shipped in deploy/ the real programs have been asked about, and how much was left out."""
+    found: dict[str, Counter[str]] = {}
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.stats.get(outcome, ()):
+            for name, what in getattr(report, "user_properties", ()):
+                if name == VERIFIES:
+                    found.setdefault(what, Counter())[outcome] += 1
+    if found:
+        terminalreporter.section("verified with the real programs")
+        for what, counts in sorted(found.items()):
+            amiss = [f"{number} {outcome}" for outcome, number in counts.items() if outcome != "passed"]
+            terminalreporter.write_line(f"{counts['passed']:6} {what}{' - ' if amiss else ''}{', '.join(amiss)}")

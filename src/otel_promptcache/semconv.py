@@ -297,6 +297,9 @@ PACKAGE_VERSION: Final = _field("promptcache.version", "string", "Version of thi
 
 # --- Ours: metric labels and event fields -------------------------------------------------------------------
 
+ENGINE: Final = _field(
+    "promptcache.engine", "string", "Self-hosted engine: vllm, sglang, llama_cpp.", "engine metric", "low"
+)
 LIMIT_KIND: Final = _field(
     "promptcache.ratelimit.kind",
     "string",
@@ -562,6 +565,26 @@ M_INFO: Final = _metric(
     "gauge",
     (PACKAGE_VERSION, SCHEMA_VERSION, KEY_ID),
 )
+
+_OF_ENGINES: Final = (ENGINE, REQUEST_MODEL)
+E_INPUT: Final = Metric(
+    "promptcache.engine.input_tokens", "{token}", "Tokens that an engine looked up in its cache.", labels=_OF_ENGINES
+)
+E_READ: Final = Metric(
+    "promptcache.engine.cache_read.input_tokens", "{token}", "Tokens that it found there.", labels=_OF_ENGINES
+)
+E_UNCACHED: Final = Metric(
+    "promptcache.engine.uncached_tokens",
+    "{token}",
+    "Tokens that it worked out anew: all that llama.cpp tells.",
+    labels=_OF_ENGINES,
+)
+E_HIT_RATIO: Final = Metric(
+    "promptcache.engine.hit_ratio", "1", "The share found, of an engine's last steps: SGLang.", "gauge", _OF_ENGINES
+)
+E_USAGE: Final = Metric("promptcache.engine.usage_ratio", "1", "Share of the cache in use.", "gauge", _OF_ENGINES)
+ENGINE_METRICS: Final = (E_INPUT, E_READ, E_UNCACHED, E_HIT_RATIO, E_USAGE)
+"""Not ours: what self-hosted engines say of their caches, as the gateway's Collector renames it (engines.yaml)."""
 
 OVERFLOW: Final = "__other__"
 """The label value of everything past a label's first 100 values."""

@@ -302,6 +302,7 @@ def test_everything_fires_and_nothing_else(story: tuple[Scene, dict[str, Any]]) 
         assert {alert["receiver"] for alert in alerts} == receivers
 
 
+@pytest.mark.verifies("alerts in Alertmanager")
 @pytest.mark.server
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EVERYTHING)
@@ -317,6 +318,7 @@ def test_an_alert_says_what_it_costs_and_where_to_look(story: tuple[Scene, dict[
         assert "<no value>" not in json.dumps(alert)
 
 
+@pytest.mark.verifies("recording rules with data")
 @pytest.mark.server
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(records()))

@@ -6,17 +6,16 @@ import json
 import re
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import anthropic
 import pytest
 from boards.model import QUERIES
+from boards.promql import series
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -27,12 +26,12 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind
-from servers import HOST, Jaeger, Prometheus, built, jaeger, prometheus, prometheus_config, until
+from servers import Jaeger, Prometheus, built, jaeger, prometheus, prometheus_config, until
 from servers.application import Clients, message, observed, provider, text
-from servers.estate import CONFIGURATIONS, SCHEMA, ClickHouse, agent, clickhouse_server, gateway
+from servers.engines import engines
+from servers.estate import CONFIGURATIONS, SCHEMA, ClickHouse, agent, clickhouse_server, gateway, listed
 
-from deploy import engines
-from otel_promptcache import attribute, route
+from otel_promptcache import attribute, route, semconv
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("estate")]
 SPANS = json.loads(Path(__file__).with_name("foreign_spans.json").read_text())
@@ -40,6 +39,7 @@ SHIPPED = ("agent.yaml", "gateway.yaml")
 ROUNDS = 6
 
 
+@pytest.mark.verifies("Collector configurations")
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_collector_accepts_its_configuration(name: str) -> None:
     """From the root of the repository, with no variable set."""
@@ -180,6 +180,7 @@ def test_every_field_has_its_column(estate: Estate) -> None:
             assert (type(value)(found) if not isinstance(value, bool) else found) == value, name
 
 
+@pytest.mark.verifies("SQL on the tables of the real exporter")
 @pytest.mark.parametrize("file", sorted(QUERIES.glob("*.sql")), ids=lambda file: file.stem)
 def test_the_dashboards_questions_are_answered(estate: Estate, file: Path) -> None:
     """Every column that they ask for is in the shipped tables."""
@@ -391,38 +392,11 @@ def test_spans_of_named_services_are_counted(named: Named) -> None:
 # --- Engines ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def engine_pages() -> Iterator[list[str]]:
-    """``host:port`` of an engine each that serves its page."""
-    served = []
-    for page in (engines.VLLM, engines.SGLANG, engines.LLAMA_CPP):
-
-        class Page(BaseHTTPRequestHandler):
-            text = page.encode()
-
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", "text/plain; version=0.0.4")
-                self.end_headers()
-                self.wfile.write(self.text)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        server = ThreadingHTTPServer((HOST, 0), Page)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        served.append(server)
-    yield [f"{HOST}:{server.server_address[1]}" for server in served]
-    for server in served:
-        server.shutdown()
-        server.server_close()
-
-
-def test_engines_caches_are_one_set_of_names(tmp_path: Path, engine_pages: list[str]) -> None:
+def test_engines_caches_are_one_set_of_names(tmp_path: Path) -> None:
     """And nothing else of theirs is passed on."""
-    targets = "[" + ", ".join(engine_pages) + "]"
     with (
-        gateway(tmp_path, ENGINES=targets, ENGINES_INTERVAL="500ms") as running,
+        engines() as pages,
+        gateway(tmp_path, ENGINES=listed(pages), ENGINES_INTERVAL="500ms") as running,
         prometheus(prometheus_config([running.metrics]), tmp_path) as scraping,
     ):
 
@@ -438,5 +412,7 @@ def test_engines_caches_are_one_set_of_names(tmp_path: Path, engine_pages: list[
         assert by_engine("uncached_tokens_total") == {("llama_cpp", ""): 6886}
         assert by_engine("hit_ratio") == {("sglang", "tiny"): 0.75}
         assert by_engine("usage_ratio") == {("vllm", "tiny"): 0.25, ("sglang", "tiny"): 0.28}
+        names = {labels["__name__"] for labels, _ in scraping.query('{__name__=~"promptcache_engine_.+"}')}
+        assert names == {series(metric) for metric in semconv.ENGINE_METRICS}
         names = {labels["__name__"] for labels, _ in scraping.query('{__name__=~".*(vllm|sglang|llamacpp).*"}')}
         assert not names

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from servers import COMPOSE, DEPLOY, ROOT, Span, built
+from servers import COMPOSE, DEPLOY, Span, built
+from servers.composed import SERVICES, hosts
 from servers.stack import Stack  # noqa: TC002 - pytest reads it
 
 pytestmark = pytest.mark.xdist_group("stack")  # one stack, however many workers there are
 PROVISIONING = DEPLOY / "grafana" / "provisioning"
-STACK = yaml.safe_load((COMPOSE / "compose.yaml").read_text())
 
 
 def accepted(*command: str | Path) -> str:
@@ -26,6 +27,7 @@ def accepted(*command: str | Path) -> str:
 # --- The files themselves -----------------------------------------------------------------------------------
 
 
+@pytest.mark.verifies("Collector configurations")
 @pytest.mark.server
 def test_the_collector_accepts_its_configuration() -> None:
     """Every file that has receivers and a service is one; Jaeger's is built of the same parts, but of its own."""
@@ -53,70 +55,8 @@ def test_a_wrong_configuration_is_not_accepted(tmp_path: Path) -> None:
     assert b"no_such_setting" in done.stderr
 
 
-# --- compose.yaml -------------------------------------------------------------------------------------------
-
-
-def test_ports_are_on_loopback_only() -> None:
-    published = [port for service in STACK["services"].values() for port in service.get("ports", ())]
-    assert len(published) == 7
-    assert all(re.fullmatch(r"127\.0\.0\.1:(\d+):\1", port) for port in published)
-
-
-def test_images_are_pinned() -> None:
-    """To a release: never ``latest``, never a moving ``v3``."""
-    for service in STACK["services"].values():
-        assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", service["image"]), service["image"]
-
-
-def test_images_are_of_the_versions_that_are_tested() -> None:
-    for script, service in (("build-collector.sh", "otel-collector"), ("build-jaeger.sh", "jaeger")):
-        (version,) = re.findall(r"^version=(\S+)$", (ROOT / "scripts" / script).read_text(), re.MULTILINE)
-        assert STACK["services"][service]["image"].endswith(f":{version}")
-    builder = yaml.safe_load((DEPLOY / "collector" / "builder.yaml").read_text())
-    collector_version = STACK["services"]["otel-collector"]["image"].rpartition(":")[2]
-    others = {
-        part["gomod"].split("/")[-1]
-        for kind in ("extensions", "receivers", "processors", "exporters", "connectors")
-        for part in builder[kind]
-        if not part["gomod"].endswith(f" v{collector_version}")
-    }
-    assert others == {"clickhouseexporter v0.157.0", "signaltometricsconnector v0.156.0"}
-
-
-def test_every_mounted_file_exists() -> None:
-    for service in STACK["services"].values():
-        for volume in service.get("volumes", ()):
-            source = volume.split(":")[0]
-            if source.startswith("."):
-                assert volume.endswith(":ro")
-                assert (COMPOSE / source).exists(), source
-            else:
-                assert source in STACK["volumes"]
-
-
-def test_the_services_find_each_other() -> None:
-    """Names and ports in one file are those of another."""
-    services = STACK["services"]
-    of = {name: service.get("environment", {}) for name, service in services.items()}
-    assert of["otel-collector"]["JAEGER_ENDPOINT"] == "jaeger:4317"
-    assert of["jaeger"]["JAEGER_OTLP_ENDPOINT"].endswith(":4317")
-    scraping = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
-    (job,) = scraping["scrape_configs"]
-    assert job["static_configs"] == [{"targets": ["otel-collector:8889"]}]
-    assert of["otel-collector"]["METRICS_ENDPOINT"].endswith(":8889")
-    (alerting,) = scraping["alerting"]["alertmanagers"]
-    assert alerting["static_configs"] == [{"targets": ["alertmanager:9093"]}]
-    assert services["alertmanager"]["ports"] == ["127.0.0.1:9093:9093"]
-    (dashboards,) = yaml.safe_load((PROVISIONING / "dashboards" / "dashboards.yaml").read_text())["providers"]
-    mounted = [volume.split(":")[1] for volume in services["grafana"]["volumes"]]
-    assert dashboards["options"]["path"] in mounted
-    home = Path(of["grafana"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
-    assert (DEPLOY / "grafana" / "dashboards" / home.name).exists()
-    assert str(home.parent) == dashboards["options"]["path"]
-
-
 def test_data_sources_are_those_of_the_stack() -> None:
-    """Traces of exemplars are looked for where there are any; Tempo and ClickHouse are the reader's own."""
+    """Traces of exemplars are looked for where there are any; Tempo and ClickHouse are there under *full* only."""
     sources = yaml.safe_load((PROVISIONING / "datasources" / "datasources.yaml").read_text())["datasources"]
     assert {source["uid"]: source.get("url") for source in sources} == {
         "prometheus": "http://prometheus:9090",
@@ -126,7 +66,9 @@ def test_data_sources_are_those_of_the_stack() -> None:
     }
     destinations = sources[0]["jsonData"]["exemplarTraceIdDestinations"]
     assert {one["datasourceUid"] for one in destinations} == {"jaeger", "tempo"}
-    assert "--enable-feature=exemplar-storage" in STACK["services"]["prometheus"]["command"]
+    assert {urlsplit(one["url"]).hostname for one in sources if "url" in one} <= hosts("full").keys()
+    assert sources[-1]["jsonData"]["host"] in hosts("full")
+    assert "--enable-feature=exemplar-storage" in SERVICES["prometheus"]["command"]
 
 
 # --- An application behind it all ---------------------------------------------------------------------------
@@ -137,7 +79,7 @@ def test_the_names_in_the_readme_are_the_names_in_prometheus(stack: Stack) -> No
     """Row by row of its table; and nothing else of ours is there."""
     readme = (DEPLOY / "README.md").read_text()
     rows = re.findall(r"^\| `((?:gen_ai|promptcache)\.[\w.]+)` \| `([\w{},]+)` \|$", readme, re.MULTILINE)
-    documented = set()
+    documented = set(re.findall(r"^\| `(promptcache_engine_\w+)` \|", readme, re.MULTILINE))
     for _, name in rows:
         stem, _, endings = name.partition("{")
         documented |= {stem + ending for ending in endings.rstrip("}").split(",")} if endings else {name}

@@ -87,6 +87,7 @@ def compiled(folder: Path, text: str) -> str:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stdout
 
 
+@pytest.mark.verifies("dashboards that are of Grafana's types")
 @pytest.mark.server
 @pytest.mark.parametrize("file", sorted(DASHBOARDS.glob("*.json")), ids=lambda file: file.stem)
 def test_a_dashboard_is_one(tmp_path: Path, file: Path) -> None:

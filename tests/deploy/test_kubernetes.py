@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
+import re
 import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from servers import DEPLOY, built
+
+from otel_promptcache.emulator import emulator
 
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed (pip install --group dev)")
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
@@ -45,6 +52,7 @@ def problems(resource: dict[str, Any]) -> list[str]:
     return [f"the Operator has no {resource['kind']}"]
 
 
+@pytest.mark.verifies("Kubernetes resources")
 @pytest.mark.server
 @pytest.mark.parametrize("file", OPERATORS, ids=lambda file: file.stem)
 def test_a_resource_is_one_of_the_operators(file: Path) -> None:
@@ -64,6 +72,7 @@ def test_the_operators_resources_are_three() -> None:
     assert [path.stem for path in OPERATORS] == ["agent", "gateway", "instrumentation"]
 
 
+@pytest.mark.verifies("Kubernetes resources")
 @pytest.mark.parametrize("name", ["example/shop.yaml", "package/deployment.yaml"])
 def test_a_deployment_is_one(name: str) -> None:
     """A patch is one when what it is laid over brings the rest."""
@@ -82,6 +91,7 @@ def test_the_collectors_are_what_the_configurations_make() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.verifies("Collector configurations")
 @pytest.mark.server
 @pytest.mark.parametrize("name", ["agent", "gateway"])
 def test_the_collector_accepts_the_configuration_inside(name: str, tmp_path: Path) -> None:
@@ -95,13 +105,76 @@ def test_the_collector_accepts_the_configuration_inside(name: str, tmp_path: Pat
     assert done.returncode == 0, done.stderr
 
 
-def test_every_file_that_is_named_is_there() -> None:
-    for file in (*KUBERNETES.rglob("kustomization.yaml"), DEPLOY / "collector" / "kustomization.yaml"):
-        told = yaml.safe_load(file.read_text())
-        named = [*told.get("resources", ()), *told.get("components", ())]
-        named += [patch["path"] for patch in told.get("patches", ())]
-        named += [one for made in told.get("configMapGenerator", ()) for one in made["files"]]
-        assert all((file.parent / one).exists() for one in named), file
+def put_together(folder: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """What `kubectl apply -k` sends, by kind and name."""
+    done = subprocess.run(
+        [built("kustomize"), "build", KUBERNETES / folder], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(done.stdout)}
+
+
+@pytest.mark.verifies("Kubernetes resources")
+@pytest.mark.server
+def test_what_is_applied_is_valid() -> None:
+    """All of it, put together by kustomize."""
+    collectors = {("OpenTelemetryCollector", f"promptcache-{name}") for name in ("agent", "gateway")}
+    base = {("Instrumentation", "promptcache"), ("ConfigMap", "promptcache-collector")} | collectors
+    assert put_together("base").keys() == base
+    applied = put_together("example")
+    assert applied.keys() == base | {("Deployment", "shop")}
+    for resource in applied.values():
+        if resource["apiVersion"].startswith("opentelemetry.io/"):
+            assert problems(resource) == []
+        else:
+            kubernetes_validate.validate(resource, "1.31", strict=True)
+
+
+@pytest.mark.server
+def test_the_gateway_finds_its_files() -> None:
+    """The volume that it mounts is of the map that is applied with it, with every file that it reads."""
+    applied = put_together("base")
+    gateway = applied["OpenTelemetryCollector", "promptcache-gateway"]["spec"]
+    maps = [volume["configMap"]["name"] for volume in gateway["volumes"] if "configMap" in volume]
+    held = {file for name in maps for file in applied["ConfigMap", name]["data"]}
+    read = set(re.findall(r"COLLECTOR_DIRECTORY[^}]*\}/([\w.]+)", json.dumps(gateway["config"])))
+    assert read
+    assert read <= held
+
+
+@pytest.mark.server
+def test_a_deployment_gets_the_package_and_its_launcher_starts_it(tmp_path: Path) -> None:
+    """The init container's command, run; then an application in the environment of its container, which has no other
+    way to us: the call that it makes is observed."""
+    pod = put_together("example")["Deployment", "shop"]["spec"]["template"]["spec"]
+    (init,), (app,) = pod["initContainers"], pod["containers"]
+    mounted = init["volumeMounts"][0]["mountPath"]
+    _, *arguments, package = (one.replace(mounted, str(tmp_path)) for one in init["command"])
+    assert package.startswith("otel-promptcache[")
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", *arguments]
+    subprocess.run([*pip, "--no-deps", DEPLOY.parent], check=True)  # what it needs is here already
+    environment = {one["name"]: one["value"].replace(mounted, str(tmp_path)) for one in app["env"]}
+    environment["PYTHONPATH"] += os.pathsep + sysconfig.get_path("purelib")  # its own libraries: no .pth counts there
+    bare = venv.EnvBuilder(symlinks=True)
+    bare.create(tmp_path / "venv")
+    with emulator() as provider:
+        called = subprocess.run(
+            [tmp_path / "venv" / "bin" / "python", "-c", CALL, provider.url],
+            env={**environment, "OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "none"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert f"{tmp_path}/otel_promptcache/__init__.py" in called.stdout
+    assert '"promptcache.status": "uncacheable"' in called.stdout, called.stderr
+
+
+CALL = """
+import sys, anthropic, otel_promptcache
+print(otel_promptcache.__file__)
+client = anthropic.Anthropic(base_url=sys.argv[1], api_key="any")
+client.messages.create(model="claude-sonnet-4-6", max_tokens=9, messages=[{"role": "user", "content": "Hello"}])
+"""
 
 
 def test_the_package_is_where_it_is_looked_for() -> None:

@@ -199,6 +199,7 @@ def arrived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arrived]:
         yield found
 
 
+@pytest.mark.verifies("signals by other ways and behind rotel, equal")
 @pytest.mark.parametrize("signal", SIGNALS)
 @pytest.mark.parametrize("name", ROUTES[1:])
 def test_what_arrives_is_the_same_by_every_route(arrived: Arrived, name: str, signal: str) -> None:

@@ -30,6 +30,7 @@ def accepted(*command: str | Path) -> str:
 # --- Rules --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.verifies("Prometheus configurations")
 @pytest.mark.server
 def test_prometheus_accepts_its_configuration() -> None:
     said = accepted(debian("promtool"), "check", "config", "prometheus.yaml")
@@ -38,6 +39,7 @@ def test_prometheus_accepts_its_configuration() -> None:
     assert found == len(RULES)
 
 
+@pytest.mark.verifies("files of promtool tests")
 @pytest.mark.server
 @pytest.mark.parametrize("file", TESTS, ids=lambda file: file.stem)
 def test_alerts_fire_when_they_should(file: Path) -> None:
@@ -131,6 +133,7 @@ def test_a_wrong_budget_is_named(tmp_path: Path, text: str, said: str) -> None:
 # --- Alertmanager -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.verifies("Prometheus configurations")
 @pytest.mark.server
 def test_alertmanager_accepts_its_configuration() -> None:
     assert "3 receivers" in accepted(debian("amtool"), "check-config", "alertmanager.yaml")

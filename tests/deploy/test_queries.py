@@ -73,6 +73,7 @@ def ask(stack: Stack, request: pytest.FixtureRequest, tmp_path_factory: pytest.T
         yield asked
 
 
+@pytest.mark.verifies("SQL")
 @pytest.mark.server
 @pytest.mark.parametrize("name", FILES)
 def test_a_query_finds_rows(ask: Ask, name: str) -> None:

@@ -150,6 +150,7 @@ def test_the_parser_knows_what_is_wrong() -> None:
         assert list(parsed(wrong)[0].all("error")), wrong
 
 
+@pytest.mark.verifies("TraceQL, by Grafana's grammar")
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.question)
 def test_traceql_is_read_without_an_error(trees: dict[str, Node], row: Row) -> None:
     assert list(trees[row.traceql].all("error")) == []
@@ -178,6 +179,7 @@ def test_every_field_is_one_of_ours_or_the_conventions(trees: dict[str, Node]) -
 # --- Jaeger -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.verifies("searches in Jaeger")
 @pytest.mark.parametrize("row", [row for row in ROWS if row.jaeger not in ELSEWHERE], ids=lambda row: row.question)
 def test_jaeger_finds_spans(stack: Stack, row: Row, spans: list[Mapping[str, Any]]) -> None:
     """By its own search, each time one of them that has all tags."""

@@ -17,6 +17,7 @@ import trustme
 from history.test_fleet import KEY, QUESTION, SYSTEM, body, call, read, wrote
 from history.workers import Worker
 from redis.exceptions import ConnectionError as NoConnectionError
+from servers import until
 from servers.tls import tls_in_front_of
 from servers.valkey import Running, cluster, valkey
 
@@ -199,6 +200,21 @@ def test_a_slot_that_moves_while_it_is_used(nodes: list[Running]) -> None:
         node.client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", names[target.port])
     assert call(other, body(SYSTEM, QUESTION), wrote(2000), 700.0, 3).reason is Reason.TTL_EXPIRED
     target.client.execute_command("CLUSTER", "BUMPEPOCH")
+
+
+def test_a_replica_takes_over() -> None:
+    """What a primary held that dies is still known to a worker that has never seen it."""
+    with cluster(3, replicas=True) as nodes:
+        call(Worker(of(nodes)), body(SYSTEM, QUESTION), wrote(2000), 100.0)
+        holder = max(nodes[1:3], key=lambda node: int(node.client.dbsize()))  # the first is the one in the URL
+        assert holder.client.dbsize()
+        replica = nodes[nodes.index(holder) + 3]
+        until(lambda: replica.client.dbsize() == holder.client.dbsize())
+        holder.kill()
+        until(lambda: replica.client.info("replication")["role"] == "master")
+        until(lambda: nodes[0].info()["cluster_state"] == "ok")
+        other = Worker(of(nodes))
+        assert call(other, body(SYSTEM, QUESTION), wrote(2000), 700.0, 2).reason is Reason.TTL_EXPIRED
 
 
 def _text(reply: bytes | str) -> str:

@@ -88,9 +88,14 @@ def gateway(folder: Path, name: str = "gateway", *changes: str, **environment: s
         yield running
 
 
+def listed(addresses: Sequence[str]) -> str:
+    """Addresses as a variable of a Collector's configuration takes them."""
+    return f"[{', '.join(addresses)}]"
+
+
 @contextmanager
 def agent(folder: Path, gateways: Sequence[Tier]) -> Iterator[Tier]:
     """An agent as it is shipped, with these gateways behind it."""
-    behind = "[" + ", ".join(one.address for one in gateways) + "]"
-    with _running("agent.yaml", folder, "agent", (), GATEWAYS=behind) as running:
+    behind = [one.address for one in gateways]
+    with _running("agent.yaml", folder, "agent", (), GATEWAYS=listed(behind)) as running:
         yield running

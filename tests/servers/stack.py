@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
 import anthropic
 import pytest
@@ -24,6 +25,8 @@ from otel_promptcache import attribute, route
 from otel_promptcache.emulator import Emulator
 from servers import HOST, Collector, Jaeger, Prometheus, Sample, collector, jaeger, prometheus, prometheus_config, until
 from servers.application import Clients, Observed, message, observed, provider, text
+from servers.engines import engines
+from servers.estate import gateway, listed
 from servers.valkey import valkey
 
 WINDOWS: Mapping[str, str] = MappingProxyType({"$__rate_interval": "3m", "$__interval": "3m", "$__range": "5m"})
@@ -171,12 +174,15 @@ def _later(seen: Observed, wires: _Wires, scraping: Prometheus, seconds: int) ->
 
 @contextmanager
 def running(folder: Path) -> Iterator[Stack]:
-    """Jaeger, the Collector and Prometheus as they are shipped, and processes one after the other, each with two rounds
-    of calls a few scrapes apart: of a shop; of two versions of a bot; of a fleet that shares a history, and no key."""
+    """Jaeger, the Collector, a gateway that scrapes engines, and Prometheus as they are shipped, and processes one
+    after the other, each with two rounds of calls a few scrapes apart: of a shop; of two versions of a bot; of a fleet
+    that shares a history, and no key; of one that has engines of its own."""
     with (
         jaeger(folder) as tracing,
         collector(folder, tracing.endpoint) as collecting,
-        prometheus(prometheus_config([collecting.metrics], "1s"), folder) as scraping,
+        engines(busy=True) as pages,
+        gateway(folder, ENGINES=listed(pages), ENGINES_INTERVAL="1s") as scraper,
+        prometheus(prometheus_config([collecting.metrics, scraper.metrics], "1s"), folder) as scraping,
         provider() as emulated,
         valkey() as history,
     ):
@@ -211,6 +217,13 @@ def running(folder: Path) -> Iterator[Stack]:
                     with route("/fleet"):
                         clients.anthropic.messages.create(**message(text(2000, "flt"), text(10)))
                     _scraped(seen, wires, scraping, f"fleet-{version}")
+        wires = _Wires.to(collecting)
+        with wires.observed("engines", "1", provider_hosts=f"{urlsplit(emulated.url).netloc}=vllm") as seen:
+            for _ in range(2):
+                for _ in range(2):
+                    asked = {"role": "user", "content": text(2560)}
+                    clients.openai.chat.completions.create(model="tiny", messages=[asked])
+                _scraped(seen, wires, scraping, "engines-1")
         clients.close()
         until(lambda: [one for one in collecting.ledger_events() if one["service.instance.id"] == "fleet-2"])
         until(lambda: tracing.find("shop", promptcache__status="miss"))

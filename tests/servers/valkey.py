@@ -91,20 +91,28 @@ SLOTS = 16384
 
 
 @contextmanager
-def cluster(nodes: int = 3, **config: Any) -> Iterator[list[Running]]:
-    """Primaries that share the slots evenly, for as long as the block runs."""
+def cluster(nodes: int = 3, *, replicas: bool = False, **config: Any) -> Iterator[list[Running]]:
+    """Primaries that share the slots evenly, and behind them in the list a replica each, for as long as the block
+    runs."""
     with ExitStack() as stack:
-        buses = [_free_port() for _ in range(nodes)]
+        count = nodes * (1 + replicas)
+        buses = [_free_port() for _ in range(count)]
         config = {"cluster-enabled": "yes", "cluster-node-timeout": 1000, **config}
         running = [stack.enter_context(valkey(**config, **{"cluster-port": bus})) for bus in buses]
-        for number, node in enumerate(running):
-            first, last = SLOTS * number // nodes, SLOTS * (number + 1) // nodes - 1
-            node.client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+        for node in running:
             node.client.execute_command("CONFIG SET", "cluster-announce-ip", "127.0.0.1")
             for other, bus in zip(running, buses, strict=True):
                 node.client.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port, bus)
+        for number, node in enumerate(running[:nodes]):
+            first, last = SLOTS * number // nodes, SLOTS * (number + 1) // nodes - 1
+            node.client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
         for node in running:
-            while not (node.info()["cluster_state"] == "ok" and node.info()["cluster_known_nodes"] == str(nodes)):
+            while not (node.info()["cluster_state"] == "ok" and node.info()["cluster_known_nodes"] == str(count)):
+                pass
+        for primary, replica in zip(running[:nodes], running[nodes:], strict=replicas):
+            replica.client.execute_command("CLUSTER", "REPLICATE", primary.client.execute_command("CLUSTER", "MYID"))
+        for replica in running[nodes:]:
+            while replica.client.info("replication")["master_link_status"] != "up":
                 pass
         yield running
 

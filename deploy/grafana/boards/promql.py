@@ -27,13 +27,14 @@ SERVICE, INSTANCE, VERSION = "service_name", "service_instance_id", "service_ver
 ROUTE, PROVIDER, MODEL = label(semconv.ROUTE), label(semconv.PROVIDER), label(semconv.REQUEST_MODEL)
 STATUS, REASON, TTL = label(semconv.STATUS), label(semconv.REASON), label(semconv.TTL)
 COST_CLASS, PHASE, WHERE = label(semconv.COST_CLASS), label(semconv.PHASE), label(semconv.WHERE)
-LIMIT_KIND, ERROR = label(semconv.LIMIT_KIND), label(semconv.ERROR_TYPE)
+LIMIT_KIND, ERROR, ENGINE = label(semconv.LIMIT_KIND), label(semconv.ERROR_TYPE), label(semconv.ENGINE)
 VERDICT, AGREEMENT = label(semconv.NATIVE_VERDICT), label(semconv.NATIVE_AGREEMENT)
 TEAM, TENANT, FEATURE = (label(f"{semconv.ATTRIBUTION}.{key}") for key in ("team", "tenant", "feature"))
 
 _VARIABLES: Final = {SERVICE: "service", PROVIDER: "provider", MODEL: "model", ROUTE: "route", TEAM: "team"}
 OF_SERVICE: Final = (SERVICE,)
 OF_MODEL: Final = (SERVICE, PROVIDER, MODEL)
+OF_ENGINE: Final = (MODEL,)
 OF_CALLS: Final = tuple(_VARIABLES)
 """The variables that a metric can be filtered by: some are of a process, some of an account at a provider."""
 

@@ -95,6 +95,15 @@ def _fields() -> str:
 
 def _metrics() -> str:
     common = ", ".join(f"`{name}`" for name in semconv.COMMON_LABELS)
+    intro = f"Common labels: {common}, and `promptcache.attr.*` for the keys of `OTEL_PROMPTCACHE_METRIC_KEYS`.\n\n"
+    engines = (
+        "Of self-hosted engines, as the Collector of [deploy](../deploy/README.md#collectors) renames what they serve; "
+        "without the common labels:\n\n"
+    )
+    return f"## Metrics\n\n{intro}{_instruments(semconv.METRICS)}\n{engines}{_instruments(semconv.ENGINE_METRICS)}"
+
+
+def _instruments(metrics: Iterable[semconv.Metric]) -> str:
     rows = [
         (
             f"`{metric.name}`",
@@ -103,10 +112,9 @@ def _metrics() -> str:
             metric.meaning,
             ", ".join(f"`{label}`" for label in metric.labels),
         )
-        for metric in semconv.METRICS
+        for metric in metrics
     ]
-    intro = f"Common labels: {common}, and `promptcache.attr.*` for the keys of `OTEL_PROMPTCACHE_METRIC_KEYS`.\n\n"
-    return "## Metrics\n\n" + intro + _table(("metric", "kind", "unit", "meaning", "own labels"), rows)
+    return _table(("metric", "kind", "unit", "meaning", "own labels"), rows)
 
 
 def _stored() -> str:

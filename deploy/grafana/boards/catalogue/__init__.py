@@ -1,6 +1,6 @@
 """Every dashboard, in the order in which a platform engineer meets them."""
 
-from boards.catalogue import blame, changes, ledger, limits, money, overview, trust, writes
+from boards.catalogue import blame, changes, layers, ledger, limits, money, overview, trust, writes
 from boards.model import Board
 
 BOARDS: tuple[Board, ...] = (
@@ -10,6 +10,7 @@ BOARDS: tuple[Board, ...] = (
     blame.BOARD,
     writes.BOARD,
     limits.BOARD,
+    layers.BOARD,
     trust.BOARD,
     ledger.BOARD,
 )

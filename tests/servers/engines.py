@@ -1,4 +1,15 @@
-"""Pages of engines' ``/metrics`` in the form that their documentation shows: what is asked for, and some more."""
+"""Engines' ``/metrics`` in the form that their documentation shows: what is asked for, and some more."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from servers import HOST
 
 VLLM = """\
 # HELP vllm:num_requests_running Number of requests in model execution batches.
@@ -45,3 +56,36 @@ llamacpp:prompt_seconds_total 2903.63
 # TYPE llamacpp:requests_processing gauge
 llamacpp:requests_processing 0
 """
+
+
+@contextmanager
+def engines(*, busy: bool = False) -> Iterator[list[str]]:
+    """``host:port`` of an engine each that serves its page. The counters of busy ones grow with every scrape."""
+    served = [ThreadingHTTPServer((HOST, 0), _handler(page, busy)) for page in (VLLM, SGLANG, LLAMA_CPP)]
+    for server in served:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield [f"{HOST}:{server.server_address[1]}" for server in served]
+    finally:
+        for server in served:
+            server.shutdown()
+            server.server_close()
+
+
+def _handler(page: str, busy: bool) -> type[BaseHTTPRequestHandler]:
+    class Page(BaseHTTPRequestHandler):
+        scrapes = 0
+
+        def do_GET(self) -> None:
+            type(self).scrapes += 1
+            times = self.scrapes if busy else 1
+            grown = re.sub(r"(?m)^(\S+_total\S* )([\d.]+)$", lambda found: f"{found[1]}{float(found[2]) * times}", page)
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.end_headers()
+            self.wfile.write(grown.encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    return Page
