@@ -298,7 +298,7 @@ PACKAGE_VERSION: Final = _field("promptcache.version", "string", "Version of thi
 # --- Ours: metric labels and event fields -------------------------------------------------------------------
 
 ENGINE: Final = _field(
-    "promptcache.engine", "string", "Self-hosted engine: vllm, sglang, llama_cpp.", "engine metric", "low"
+    "promptcache.engine", "string", "Self-hosted engine: vllm, sglang, llama_cpp.", "metric", "low"
 )
 LIMIT_KIND: Final = _field(
     "promptcache.ratelimit.kind",
