@@ -6,20 +6,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import anthropic
 import openai
 import pytest
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan
-from servers.application import Clients, message, observed, provider, text
+from servers.application import OUTPUT, Clients, message, observed, provider, text
 from servers.canned import http_library, transport
 
 from otel_promptcache import conversation, route
+from otel_promptcache.emulator import Reply, emulator
 
 SERVICE = "shop"
 PARENT = "answer"
 """The application's own span around a conversation."""
+KIMI = "moonshotai/kimi-k2-instruct-0905"
+"""USD a million on Groq: 1 input, 0.50 read, 3 output."""
 TALK = "talk-7"
 """The conversation that some of the calls belong to."""
 USAGE = "gen_ai.usage."
@@ -155,12 +159,10 @@ def responses(clients: Clients, _: str) -> None:
 
 
 def compatible(_: Clients, url: str) -> None:
-    """Another provider behind OpenAI's SDK."""
-    with openai.OpenAI(base_url=f"{url}/deepseek/v1", api_key="sk-test", max_retries=0) as client:
+    """Another provider behind OpenAI's SDK, whose prices few lists have."""
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="sk-test", max_retries=0) as client:
         for _turn in range(2):
-            client.chat.completions.create(
-                model="deepseek-chat", messages=[{"role": "user", "content": text(2560, "dee")}]
-            )
+            client.chat.completions.create(model=KIMI, messages=[{"role": "user", "content": text(2560, "dee")}])
 
 
 REASONED = {
@@ -213,16 +215,17 @@ CALLS: tuple[Callable[[Clients, str], None], ...] = (
 
 @contextmanager
 def _made(**settings: str) -> Iterator[Any]:
-    with provider() as emulated:
+    with provider() as emulated, emulator(personality="groq", answer=lambda _: Reply(text(OUTPUT, "out"))) as groq:
         emulated.limits.enforced = False
         clients = Clients(emulated.url)
-        with observed(service=SERVICE, ledger="true", **settings) as seen:
+        hosts = f"{urlsplit(groq.url).netloc}=groq"
+        with observed(service=SERVICE, ledger="true", provider_hosts=hosts, **settings) as seen:
             tracer = seen.tracer_provider.get_tracer("app")
             with tracer.start_as_current_span(PARENT), conversation(TALK), route(conversation_of.__name__):
                 conversation_of(clients, emulated.url)
             for calls in CALLS:
                 with route(calls.__name__):
-                    calls(clients, emulated.url)
+                    calls(clients, groq.url)
             seen.settle()
             yield seen
         clients.close()

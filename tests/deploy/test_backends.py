@@ -17,8 +17,10 @@ import pytest
 import yaml
 from backends.collecting import Transforming, transforming
 from backends.mapping import ROOT, TRANSFORMS, Shown, load
-from backends.recording import TALK, Recorded, record
+from backends.recording import TALK, Recorded, record, span_id
+from opentelemetry.trace import SpanKind
 from servers import built
+from servers.application import Clients, message, observed, provider, text
 
 from otel_promptcache.vocabulary.backends import Backend
 
@@ -62,7 +64,7 @@ def test_calls_of_every_kind_are_recorded() -> None:
     """By the provider's own account: four bytes are a token, and every answer has 50."""
     truths = list(recorded().truths.values())
     assert {truth.status for truth in truths} == {"", "cold", "hit", "miss", "partial", "uncacheable", "unknown"}
-    assert {truth.provider for truth in truths} == {"anthropic", "openai", "deepseek"}
+    assert {truth.provider for truth in truths} == {"anthropic", "openai", "groq"}
     assert sum(truth.error for truth in truths) == 1
     first, second, third = (truth for truth in truths if truth.session == TALK)
     assert (first.input, first.read, first.write, first.output) == (3500, 0, 3500, 50)
@@ -173,6 +175,25 @@ def test_a_transform_overwrites_nothing(collector: Transforming) -> None:
             for attribute, value in span.items():
                 if isinstance(value, str):
                     assert out[key][attribute] == value, (transform, attribute)
+
+
+@pytest.mark.server
+def test_transforms_leave_alone_what_stands_beside_another_span(collector: Transforming) -> None:
+    """Whoever adds up tokens or cost would count the call twice."""
+    with provider() as emulated, observed() as seen:
+        clients = Clients(emulated.url)
+        tracer = seen.tracer_provider.get_tracer("logfire")
+        chat = {"gen_ai.operation.name": "chat"}
+        with tracer.start_as_current_span("chat", kind=SpanKind.CLIENT, attributes=chat):
+            stream = clients.anthropic.messages.create(**message(text(2000), text(10), stream=True))
+        for _ in stream:
+            pass
+        clients.close()
+        (companion,) = [span for span in seen.spans if "promptcache.cost.total" in (span.attributes or {})]
+    assert companion.name.startswith("promptcache")
+    for transform in sorted({backend.transform for backend in BACKENDS.values()}):
+        out = collector.through(transform, Recorded([companion], {}))
+        assert out[span_id(companion)].keys() == (companion.attributes or {}).keys()
 
 
 @pytest.mark.server

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from backends.collecting import transforming
 from backends.mapping import TOKENS, load
-from backends.recording import CALLS, PARENT, TALK, Recorded, Truth, conversation_of, record, span_id
+from backends.recording import CALLS, KIMI, PARENT, TALK, Recorded, Truth, conversation_of, record, span_id
 from servers import listens, until
 from servers.phoenix import GRPC, PORT, Phoenix, phoenix
 
@@ -87,35 +89,39 @@ class Posted:
 
 
 @pytest.fixture(scope="module")
-def posted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Posted]]:
-    """Three recordings in one Phoenix."""
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Phoenix]:
+    """Reached by nobody but through its socket."""
     if os.environ.get("PROMPTCACHE_BACKENDS") != "true":
         pytest.skip("make backends runs it")
-    plain, keyed = record(), record(backends="phoenix")
-    folder = tmp_path_factory.mktemp("phoenix")
-    with transforming(folder) as collector:
-        # As an exporter of the Collector would send them: the same spans, with other attributes.
-        source = record()
-        mended = source.with_attributes(collector.through(DOCUMENTED.transform, source))
-    with phoenix(folder) as running:
+    with phoenix(tmp_path_factory.mktemp("phoenix")) as found:
         assert not listens(PORT), "Phoenix is not in a namespace of its own"
         assert not listens(GRPC), "Phoenix is not in a namespace of its own"
-        for one in (plain, keyed, mended):
-            running.post(one.otlp)
-        wanted = {span_id(span) for one in (plain, keyed, mended) for span in one.spans}
-        priced = {key for one in (plain, keyed, mended) for key, truth in one.truths.items() if truth.name in LISTED}
-        everything: dict[str, Seen] = {}
+        yield found
 
-        def arrived() -> bool:
-            """Spans first; what they cost is worked out some seconds later."""
-            everything.update(_all(running))
-            return wanted <= everything.keys() and all(everything[key].usd is not None for key in priced)
 
-        until(arrived, 60)
-        yield {
-            name: Posted(one, one.attributes, {key: everything[key] for key in map(span_id, one.spans)})
-            for name, one in {"plain": plain, "keyed": keyed, "mended": mended}.items()
-        }
+@pytest.fixture(scope="module")
+def posted(running: Phoenix, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Posted]:
+    """Three recordings: as they are, with its keys, and as an exporter behind its transform sends them."""
+    source = record()
+    with transforming(tmp_path_factory.mktemp("transforms")) as collector:
+        mended = source.with_attributes(collector.through(DOCUMENTED.transform, source))
+    recordings = {"plain": record(), "keyed": record(backends="phoenix"), "mended": mended}
+    return {name: _post(running, one, LISTED) for name, one in recordings.items()}
+
+
+def _post(running: Phoenix, recorded: Recorded, priced: AbstractSet[str]) -> Posted:
+    """Posts them, and waits until they are there, and priced, which comes some seconds later."""
+    running.post(recorded.otlp)
+    wanted = [span_id(span) for span in recorded.spans]
+    costly = [key for key, truth in recorded.truths.items() if truth.name in priced]
+    found: dict[str, Seen] = {}
+
+    def arrived() -> bool:
+        found.update(_all(running))
+        return set(wanted) <= found.keys() and all(found[key].usd is not None for key in costly)
+
+    until(arrived, 60)
+    return Posted(recorded, recorded.attributes, {key: found[key] for key in wanted})
 
 
 def _all(running: Phoenix) -> dict[str, Seen]:
@@ -126,6 +132,11 @@ def _all(running: Phoenix) -> dict[str, Seen]:
 
 
 HOW = ("plain", "keyed", "mended")
+NEW_MODEL = """
+mutation New($model: CreateModelMutationInput!) { createModel(input: $model) { __typename } }
+"""
+REFRESH = 6
+"""Seconds after which a new price is known everywhere in it."""
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -198,3 +209,22 @@ def test_a_trace_counts_its_tokens_once(posted: dict[str, Posted], how: str) -> 
     (parent,) = [seen for seen in posted[how].seen.values() if seen.name == PARENT]
     under = [truth.input or 0 for truth in posted[how].recorded.truths.values() if truth.session == TALK]
     assert (len(under), parent.within, parent.session) == (3, sum(under), TALK)
+
+
+def test_prices_of_ones_own(running: Phoenix, posted: dict[str, Posted]) -> None:
+    """A model that is not on its list costs what we say, once Phoenix is told the price of each class: from then on."""
+    assert [seen.usd for truth, _, seen in posted["keyed"].calls() if truth.name == "compatible"] == [None, None]
+    costs = [
+        {"tokenType": "input", "kind": "PROMPT", "costPerMillionTokens": 1.0},
+        {"tokenType": "cache_read", "kind": "PROMPT", "costPerMillionTokens": 0.5},
+        {"tokenType": "output", "kind": "COMPLETION", "costPerMillionTokens": 3.0},
+    ]
+    running.ask(NEW_MODEL, model={"name": KIMI, "namePattern": KIMI, "costs": costs})
+    time.sleep(REFRESH)
+    again = _post(running, record(backends="phoenix"), LISTED | {"compatible"})
+    for truth, _, seen in again.calls():
+        if truth.name == "compatible":
+            assert seen.usd == pytest.approx(truth.usd, abs=1e-9)
+    now = _all(running)
+    before = [key for key, truth in posted["keyed"].recorded.truths.items() if truth.name == "compatible"]
+    assert [now[key].usd for key in before] == [None, None]
