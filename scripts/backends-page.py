@@ -38,7 +38,7 @@ def row(title: str, spans: str, backend: mapping.Backend, recorded: Recorded) ->
     cells = [
         cell if number(name, true[name]) == cell else f"**{cell}**" for name, cell in zip(COLUMNS, cells, strict=True)
     ]
-    session = "**no**" if any("session" in one for one in wrong) else "yes"
+    session = "**no**" if any("session" in one for one in wrong) else "yes" if "session" in backend.call else "?"
     return (title, spans, *cells, session, f"{sum(map(bool, wrong))} of {len(wrong)}")
 
 

@@ -35,12 +35,13 @@ class Shown:
     usd: float | None = None
     model: str = ""
     provider: str = ""
-    session: str = ""
+    session: str | None = None
+    """``None`` where nothing says what is read."""
 
     def wrong(self, truth: Truth) -> set[str]:
         """The fields that are not as they should be. A count that nobody reported may be shown as none."""
         found = {name for name in TOKENS if (getattr(self, name) or 0) != (getattr(truth, name) or 0)}
-        found |= {name for name in CALL if getattr(self, name) != getattr(truth, name)}
+        found |= {name for name in CALL if getattr(self, name) not in (None, getattr(truth, name))}
         if truth.usd is not None and (self.usd is None or abs(self.usd - truth.usd) > 1e-9):
             found.add("usd")
         return found
