@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry.trace import SpanKind
 from servers.application import HAS_NATIVE, OUTPUT, Clients, Observed, message, observed, provider, text
 
+import otel_promptcache
 from otel_promptcache import conversation
 from otel_promptcache.model import Cost, Observation, Usage
 from otel_promptcache.settings import parse
@@ -136,6 +138,13 @@ def test_the_table_is_whole() -> None:
     assert DUPLICATES.keys() - EXPECTED.keys() == {"llm.token_count.completion_details.reasoning"}
 
 
+def test_no_key_is_written_out_elsewhere() -> None:
+    """As a literal it could be misspelt."""
+    source = Path(otel_promptcache.__file__).parent
+    elsewhere = "".join(file.read_text() for file in source.rglob("*.py") if file != source / "vocabulary/backends.py")
+    assert [name for name in DUPLICATES if f'"{name}"' in elsewhere] == []
+
+
 def test_what_is_not_known_is_absent(clients: Clients) -> None:
     """A call that fails has neither tokens nor a cost, and nothing says zero."""
     with observed(backends=ALL) as seen:
@@ -190,6 +199,24 @@ def test_on_the_sdks_own_span_everything() -> None:
     found = keys(span.attributes or {})
     assert found["llm.token_count.prompt"] == READ + 10
     assert set(found) >= USD_KEYS
+
+
+@pytest.mark.parametrize("native", [False, pytest.param(True, marks=pytest.mark.skipif(not HAS_NATIVE, reason="none"))])
+def test_the_sums_of_a_batch(native: bool) -> None:
+    """With their tokens and cost; the SDK's own span of reading is not called a model's call."""
+    with provider() as emulated, observed(backends=ALL) as seen:
+        clients = Clients(emulated.url, native=seen.tracer_provider if native else None)
+        requests: Any = [{"custom_id": "one", "params": message(text(READ), text(10))}]
+        submitted = clients.anthropic.messages.batches.create(requests=requests)
+        list(clients.anthropic.messages.batches.results(submitted.id))
+        clients.close()
+        found = [keys(span.attributes or {}) for span in seen.spans]
+    (sums,) = [span for span in found if "llm.token_count.prompt" in span]
+    assert sums["llm.token_count.prompt"] == READ + 10
+    # Half the price of a call that writes 2000 tokens for five minutes.
+    assert sums["gen_ai.usage.cost"] == pytest.approx((READ * 3.75 + 10 * 3 + OUTPUT * 15) / 2e6)
+    others = [span for span in found if span is not sums]
+    assert all(span == {} for span in others)
 
 
 # --- Bounds -------------------------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ MAX_NAME: Final = 128
 
 ON_OWN_SPANS: Final = frozenset(Tells)
 """On spans of ours, and those of an SDK that say nothing of tokens."""
+ON_THE_SDKS_ERRANDS: Final = frozenset({Tells.TOKENS, Tells.USD})
+"""On its span of reading a batch: called a model's call, it would be taken for that of the next one."""
 ON_OTHERS_SPANS: Final = frozenset({Tells.USD})
 """On a span whose maker counts its tokens: the cost, which its maker does not say."""
 
