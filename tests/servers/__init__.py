@@ -129,7 +129,11 @@ def listens(port: int) -> bool:
 
 @contextmanager
 def process(
-    command: Sequence[str], log: Path, ready: Callable[[], bool], environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    log: Path,
+    ready: Callable[[], bool],
+    environment: Mapping[str, str] | None = None,
+    patience: float = PATIENCE,
 ) -> Iterator[None]:
     """A server process, from when it is ready to the end of the block."""
     with log.open("wb") as output:
@@ -141,7 +145,7 @@ def process(
             env={**os.environ, **(environment or {})},
         )
     try:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while not ready():
             if running.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"{Path(command[0]).name} is not ready; its log ends with\n{log.read_text()[-2000:]}")
