@@ -150,6 +150,7 @@ def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Transforming
 
 
 @pytest.mark.server
+@pytest.mark.verifies("backends' transforms by a Collector")
 @pytest.mark.parametrize("name", NAMES)
 def test_with_its_transform(name: str, collector: Transforming) -> None:
     """Through a real Collector: the same to be seen as with keys, and nothing of what stood there is gone."""
@@ -197,6 +198,7 @@ def test_transforms_leave_alone_what_stands_beside_another_span(collector: Trans
 
 
 @pytest.mark.server
+@pytest.mark.verifies("Collector configurations")
 @pytest.mark.parametrize("file", sorted(TRANSFORMS.glob("*.yaml")), ids=lambda file: file.stem)
 def test_the_collector_accepts_it(file: Path, tmp_path: Path) -> None:
     """As docs/backends.md has it, from the root of the repository."""
