@@ -38,6 +38,11 @@ neighbours: .venv/dev.stamp ## Run the tests beside other instrumentations (PEER
 coexistence: .venv/dev.stamp ## Print how we stand beside each of them (docs/coexistence.md)
 	@.venv/bin/python scripts/coexistence.py $(filter-out all,$(PEERS))
 
+.PHONY: backends
+backends: .venv/dev.stamp ## Post our spans to a real Phoenix (650 MB the first time)
+	@scripts/build-phoenix.sh >/dev/null
+	PROMPTCACHE_BACKENDS=true .venv/bin/pytest tests/deploy/test_phoenix.py $(PYTEST_ARGS)
+
 .PHONY: lint
 lint: .venv/dev.stamp ## Check style, types and the direction of imports
 	.venv/bin/ruff check

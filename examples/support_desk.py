@@ -152,13 +152,14 @@ class Thread:
         return len(self.said) // 2 < len(QUESTIONS)
 
 
-def serve(release: str, seconds: float, pause: float) -> None:
-    """Works for so many seconds, with a pause of about that long between two pieces of work."""
+def serve(release: str, seconds: float, pause: float, pieces: int) -> None:
+    """Works for so many seconds, or until so many pieces are done, with a pause of about that long between two."""
     chance = random.Random()
     desk = Desk(release, chance)
     closing = time.monotonic() + seconds
-    while time.monotonic() < closing:
+    while time.monotonic() < closing and pieces > 0:
         desk.work()
+        pieces -= 1
         time.sleep(chance.expovariate(1 / pause))
 
 
@@ -172,16 +173,16 @@ def providers() -> Iterator[dict[str, str]]:
         yield {"ANTHROPIC_BASE_URL": local.url, "OPENAI_BASE_URL": f"{local.url}/v1"}
 
 
-def deploy(releases: Iterable[str], seconds: float, pause: float) -> None:
-    """One release after the other, each in a process of its own."""
+def deploy(releases: Iterable[str], *limits: str) -> None:
+    """One release after the other, each in a process of its own that is given the same limits."""
     given = os.environ.get("OTEL_RESOURCE_ATTRIBUTES")
     with providers() as led:
         for release in releases:
             attributes = ",".join(filter(None, (given, f"service.version={release}")))
-            command = [str(LAUNCHER), sys.executable, __file__, "--serve", release]
+            command = [str(LAUNCHER), sys.executable, __file__, "--serve", release, *limits]
             print(f"release {release}", flush=True)
             with subprocess.Popen(
-                [*command, "--seconds", str(seconds), "--pause", str(pause)],
+                command,
                 env={"OTEL_SERVICE_NAME": "support-desk", **os.environ, **led, "OTEL_RESOURCE_ATTRIBUTES": attributes},
             ) as running:
                 try:
@@ -195,6 +196,7 @@ def deploy(releases: Iterable[str], seconds: float, pause: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600, help="how long a release lives (default 600)")
+    parser.add_argument("--pieces", type=int, default=10**9, help="after how much work it is over before that")
     parser.add_argument("--pause", type=float, default=1.0, help="seconds between two calls, on average (default 1)")
     parser.add_argument("--once", action="store_true", help="each release once, instead of for ever")
     parser.add_argument("--serve", metavar="RELEASE", help=argparse.SUPPRESS)
@@ -202,9 +204,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # as containers are stopped: what was counted is sent first
     with suppress(KeyboardInterrupt):
         if asked.serve:
-            serve(asked.serve, asked.seconds, asked.pause)
+            serve(asked.serve, asked.seconds, asked.pause, asked.pieces)
         else:
-            deploy(RELEASES if asked.once else cycle(RELEASES), asked.seconds, asked.pause)
+            limits = (f"--seconds={asked.seconds}", f"--pause={asked.pause}", f"--pieces={asked.pieces}")
+            deploy(RELEASES if asked.once else cycle(RELEASES), *limits)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -38,6 +41,29 @@ def shared() -> Path:
 def recorded(shared: Path) -> Path:
     """Traffic that others have recorded: cassettes, sessions, bills."""
     return shared / "data" / "recorded"
+
+
+@cache
+def group_of(file: str) -> str:
+    """The group that a module of tests says it is."""
+    path = Path(__file__).parents[1] / file
+    found = re.search(r'^pytestmark = .*xdist_group\("(\w+)"\)', path.read_text(), re.MULTILINE)
+    return found[1] if found else ""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Modules of one group go to one worker. pytest-xdist's own scheduler writes the group into node ids, to which
+    nothing can be written since pytest 9.2: everything that modules share would be started by each worker."""
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadGroupScheduling
+
+    class Grouped(LoadGroupScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid.partition("::")[0]) or str(super()._split_scope(nodeid))
+
+    return Grouped(config, log)
 
 
 VERIFIES = "verifies"

@@ -158,7 +158,7 @@ class TestFile:
         assert found == Settings()
         assert len(problems) == 3
         assert problems[0].startswith(
-            f"{CONFIG_FILE}: unknown key 'mod'; known are account, advice, auto, baggage_keys, batch_spans, "
+            f"{CONFIG_FILE}: unknown key 'mod'; known are account, advice, auto, backends, baggage_keys, batch_spans, "
         )
         assert problems[1:] == [
             f"{CONFIG_FILE}: mode takes one of off, tokens, diagnose; using diagnose",

@@ -297,9 +297,7 @@ PACKAGE_VERSION: Final = _field("promptcache.version", "string", "Version of thi
 
 # --- Ours: metric labels and event fields -------------------------------------------------------------------
 
-ENGINE: Final = _field(
-    "promptcache.engine", "string", "Self-hosted engine: vllm, sglang, llama_cpp.", "engine metric", "low"
-)
+ENGINE: Final = _field("promptcache.engine", "string", "Self-hosted engine: vllm, sglang, llama_cpp.", "metric", "low")
 LIMIT_KIND: Final = _field(
     "promptcache.ratelimit.kind",
     "string",

@@ -17,6 +17,8 @@ from enum import StrEnum
 from time import monotonic
 from typing import Any, Final
 
+from otel_promptcache.vocabulary.backends import Backend
+
 log = logging.getLogger("otel_promptcache")
 
 PREFIX: Final = "OTEL_PROMPTCACHE_"
@@ -90,6 +92,16 @@ def _choice(kind: type[StrEnum]) -> Callable[[str], StrEnum]:
     return parse
 
 
+def _choices(kind: type[StrEnum]) -> Callable[[str], tuple[StrEnum, ...]]:
+    def parse(text: str) -> tuple[StrEnum, ...]:
+        try:
+            return tuple(dict.fromkeys(kind(name.lower()) for name in _names(text)))
+        except ValueError:
+            raise SettingError("takes some of " + ", ".join(kind) + ", comma separated") from None
+
+    return parse
+
+
 def _number(least: float, most: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
         try:
@@ -152,6 +164,12 @@ class Settings:
         False,
         _flag,
         "A span for each item of a batch, instead of their sums on the span of reading the results",
+    )
+    backends: tuple[Backend, ...] = _setting(
+        (),
+        _choices(Backend),
+        "Backends whose own keys spans carry too (`phoenix`, `arize`, `langfuse`, `langsmith`, `datadog`, `honeycomb`, "
+        "`grafana`), comma separated; see backends.md",
     )
     ledger: bool = _setting(False, _flag, "One log event `promptcache.call` a call, unsampled")
     prompt_map: bool = _setting(False, _flag, "One log event `promptcache.prompt` a call: packed segment digests")
@@ -289,7 +307,7 @@ def parse(environment: Mapping[str, str], document: Mapping[str, object]) -> tup
             values[name] = item.metadata["parse"](text)
         except SettingError as error:
             # The value itself is not repeated: a hash key pasted into the wrong variable must not reach a log.
-            problems.append(f"{source} {error}; using {item.default!s}")
+            problems.append(f"{source} {error}; using {'none' if item.default == () else item.default!s}")
     return Settings(**values), problems
 
 

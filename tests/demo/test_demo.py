@@ -24,7 +24,7 @@ pytest.importorskip("uvicorn")
 
 from otel_promptcache import demo
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
 
 COLUMNS = 110
 ESCAPE = "\x1b"

@@ -32,7 +32,7 @@ from otel_promptcache.demo.story import Act, sent_lines, told
 from otel_promptcache.demo.terminal import terminal
 from otel_promptcache.model import Section
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("parts")]
 
 ESCAPE = "\x1b"
 

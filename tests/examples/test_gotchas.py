@@ -17,6 +17,7 @@ pytest.importorskip("uvicorn")
 
 from otel_promptcache.semconv import Cause, Reason, Status
 
+pytestmark = pytest.mark.xdist_group("gotchas")
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "gotchas"
 
 

@@ -133,9 +133,10 @@ def process(
     log: Path,
     ready: Callable[[], bool],
     environment: Mapping[str, str] | None = None,
+    patience: float = PATIENCE,
     grace: float = 5,
 ) -> Iterator[None]:
-    """A server process, from when it is ready to the end of the block; it has ``grace`` seconds to end by itself."""
+    """A server process, from when it is ready to the end of the block. It has ``patience`` seconds to be ready, ``grace`` to end."""
     with log.open("wb") as output:
         running = subprocess.Popen(
             command,
@@ -145,7 +146,7 @@ def process(
             env={**os.environ, **(environment or {})},
         )
     try:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while not ready():
             if running.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"{Path(command[0]).name} is not ready; its log ends with\n{log.read_text()[-2000:]}")

@@ -131,7 +131,7 @@ class Composed:
                 environment = {**os.environ, **given, **changes}
                 started.append(all_of_them.enter_context(subprocess.Popen(program, env=environment)))
             all_of_them.callback(lambda: [one.terminate() for one in started if one.poll() is None])
-            assert [one.wait(120) for one in started] == [0] * count
+            assert [one.wait(300) for one in started] == [0] * count
 
 
 @dataclass

@@ -43,10 +43,10 @@ from otel_promptcache.telemetry.context import (
 )
 from otel_promptcache.telemetry.counters import Labels, label_attributes, label_names, record
 from otel_promptcache.telemetry.errands import ErrandSpan
-from otel_promptcache.telemetry.events import Events
+from otel_promptcache.telemetry.events import Events, advice_attributes, change_attributes
 from otel_promptcache.telemetry.ledger import ledger_attributes
 from otel_promptcache.telemetry.maps import base_of, marks_of
-from otel_promptcache.telemetry.spans import Attributes, SpanRecorder, advice_attributes, change_attributes
+from otel_promptcache.telemetry.spans import Attributes, SpanRecorder
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider

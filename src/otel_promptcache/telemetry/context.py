@@ -15,6 +15,7 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Span, SpanKind
 
 from otel_promptcache import semconv
+from otel_promptcache.vocabulary.backends import OI_KIND
 
 _LLM_OPERATIONS: Final = frozenset({"chat", "text_completion", "generate_content", "responses"})
 _ENTRY_ROUTES: Final = ("http.route", "messaging.destination.name", "celery.task_name")
@@ -48,7 +49,7 @@ def is_llm(span: Span) -> bool:
     """Whether a span stands for one model call: a CLIENT span of such an operation, or one that OpenInference or
     traceAI calls LLM."""
     found = span_attributes(span)
-    if found.get("openinference.span.kind") == "LLM" or found.get("gen_ai.span.kind") == "LLM":
+    if found.get(OI_KIND) == "LLM" or found.get("gen_ai.span.kind") == "LLM":
         return True
     return getattr(span, "kind", None) is SpanKind.CLIENT and found.get(semconv.OPERATION) in _LLM_OPERATIONS
 

@@ -10,6 +10,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from otel_promptcache import semconv
 from otel_promptcache.settings import Spans
 from otel_promptcache.telemetry.context import NATIVE_SCOPE, scope_name
+from otel_promptcache.telemetry.duplicates import ON_OWN_SPANS, ON_THE_SDKS_ERRANDS, duplicate_attributes
 from otel_promptcache.telemetry.spans import COMPANION, convention_attributes, own_attributes
 
 if TYPE_CHECKING:
@@ -64,6 +65,10 @@ class ErrandSpan:
         if trip.total is None:
             return
         span.set_attributes(convention_attributes(trip.total) | own_attributes(trip.total))
+        backends = self._telemetry.live.current().backends
+        if backends:
+            tells = ON_OWN_SPANS if span is self.own else ON_THE_SDKS_ERRANDS
+            span.set_attributes(duplicate_attributes(trip.total, backends, tells))
         place = trip.submitter.place if trip.submitter is not None else None
         if isinstance(place, trace.SpanContext) and hasattr(span, "add_link"):
             span.add_link(place)

@@ -1,4 +1,5 @@
-"""Log events, also by the older APIs, whose log records have neither an event's name nor a context."""
+"""Log events, also by the older APIs, whose log records have neither an event's name nor a context; and what those of
+the journal and of advice say."""
 
 from __future__ import annotations
 
@@ -11,6 +12,10 @@ from opentelemetry import _logs, trace
 
 from otel_promptcache import semconv
 from otel_promptcache._version import __version__
+from otel_promptcache.advice import Finding, sentence
+from otel_promptcache.journal import Change
+from otel_promptcache.providers.rules import TTL_NAMES
+from otel_promptcache.telemetry.counters import label_attributes
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -61,3 +66,50 @@ def _unnamed(logger: Any, name: str, attributes: Mapping[str, Any], where: Conte
         resource=logger.resource,
         attributes={semconv.EVENT_NAME: name, **attributes},
     )
+
+
+def change_attributes(change: Change) -> dict[str, Any]:
+    """A change of a stable prefix as the fields of its event; what is not known is absent."""
+    old, new, parted = change.old, change.new, change.difference
+    found: dict[str, Any] = {
+        semconv.ROUTE: change.where.route,
+        semconv.PROVIDER: change.where.provider,
+        semconv.REQUEST_MODEL: change.where.model,
+        semconv.CHANGE_PATTERN: change.pattern.value,
+        semconv.CHANGE_RATE: change.calls_per_hour,
+        semconv.CHANGE_OLD: old.digest,
+        semconv.CHANGE_NEW: new.digest,
+        semconv.CHANGE_OLD_SERVICE: old.service,
+        semconv.CHANGE_NEW_SERVICE: new.service,
+        semconv.CHANGE_OLD_PROMPT: old.prompt_version,
+        semconv.CHANGE_NEW_PROMPT: new.prompt_version,
+        semconv.PROMPT_NAME: new.prompt_name,
+        semconv.SCHEMA_VERSION: semconv.SCHEMA,
+    }
+    if parted is not None:
+        found |= {
+            semconv.REASON: parted.reason.value,
+            semconv.CAUSE: parted.cause.value if parted.cause is not None else "",
+            semconv.PATH: parted.path,
+            semconv.CHANGE_SECTION: parted.section.name.lower(),
+        }
+        if parted.line is not None:
+            found[semconv.LINE] = parted.line
+    return {name: value for name, value in found.items() if value != ""}
+
+
+def advice_attributes(found: Finding) -> dict[str, Any]:
+    """Advice as the fields of its event."""
+    told: dict[str, Any] = label_attributes(found.labels) | {
+        semconv.ADVICE: found.advice.value,
+        semconv.ADVICE_TEXT: sentence(found),
+        semconv.ADVICE_CALLS: found.calls,
+        semconv.ADVICE_USD: round(found.usd, 6),
+        semconv.TTL: TTL_NAMES.get(found.ttl, f"{found.ttl}s"),
+        semconv.SCHEMA_VERSION: semconv.SCHEMA,
+    }
+    if found.better is not None:
+        told[semconv.ADVICE_TTL] = TTL_NAMES.get(found.better, f"{found.better}s")
+    if found.gaps is not None:
+        told[semconv.GAP_MEDIAN], told[semconv.GAP_HIGH] = found.gaps
+    return told

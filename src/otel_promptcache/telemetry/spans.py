@@ -10,16 +10,13 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from otel_promptcache import attribution, semconv
-from otel_promptcache.advice import Finding, sentence
 from otel_promptcache.diagnosis import actor, explanation
-from otel_promptcache.journal import Change
 from otel_promptcache.model import Attribution, Diagnosis, Link, Observation
 from otel_promptcache.observer.recording import Origin
 from otel_promptcache.providers.limits import Header
-from otel_promptcache.providers.rules import TTL_NAMES
 from otel_promptcache.settings import Spans
 from otel_promptcache.telemetry.context import NATIVE_SCOPE, scope_name, within_another
-from otel_promptcache.telemetry.counters import label_attributes
+from otel_promptcache.telemetry.duplicates import ON_OTHERS_SPANS, ON_OWN_SPANS, duplicate_attributes
 
 if TYPE_CHECKING:
     from otel_promptcache.telemetry import Telemetry
@@ -148,12 +145,19 @@ class SpanRecorder:
         if not span.is_recording():
             return
         attributes = own_attributes(seen)
+        tells = None
         if self._counted:
             pass
         elif self._owner is None:
+            tells = ON_OWN_SPANS
             attributes.update(convention_attributes(seen))
-        elif span is self._owner and scope_name(span).startswith(NATIVE_SCOPE):
-            attributes.update(usage_attributes(seen))
+        elif span is self._owner:
+            tells = ON_OTHERS_SPANS
+            if scope_name(span).startswith(NATIVE_SCOPE):
+                tells = ON_OWN_SPANS
+                attributes.update(usage_attributes(seen))
+        if tells is not None and self._settings.backends:
+            attributes.update(duplicate_attributes(seen, self._settings.backends, tells))
         if self._said:
             said = self._said
             attributes = {name: value for name, value in attributes.items() if said.get(name) != value}
@@ -369,50 +373,3 @@ def attribution_attributes(said: Attribution) -> Attributes:
         if said.prompt_version:
             found[semconv.PROMPT_VERSION] = said.prompt_version
     return found
-
-
-def change_attributes(change: Change) -> Attributes:
-    """A change of a stable prefix as the fields of its event; what is not known is absent."""
-    old, new, parted = change.old, change.new, change.difference
-    found: Attributes = {
-        semconv.ROUTE: change.where.route,
-        semconv.PROVIDER: change.where.provider,
-        semconv.REQUEST_MODEL: change.where.model,
-        semconv.CHANGE_PATTERN: change.pattern.value,
-        semconv.CHANGE_RATE: change.calls_per_hour,
-        semconv.CHANGE_OLD: old.digest,
-        semconv.CHANGE_NEW: new.digest,
-        semconv.CHANGE_OLD_SERVICE: old.service,
-        semconv.CHANGE_NEW_SERVICE: new.service,
-        semconv.CHANGE_OLD_PROMPT: old.prompt_version,
-        semconv.CHANGE_NEW_PROMPT: new.prompt_version,
-        semconv.PROMPT_NAME: new.prompt_name,
-        semconv.SCHEMA_VERSION: semconv.SCHEMA,
-    }
-    if parted is not None:
-        found |= {
-            semconv.REASON: parted.reason.value,
-            semconv.CAUSE: parted.cause.value if parted.cause is not None else "",
-            semconv.PATH: parted.path,
-            semconv.CHANGE_SECTION: parted.section.name.lower(),
-        }
-        if parted.line is not None:
-            found[semconv.LINE] = parted.line
-    return {name: value for name, value in found.items() if value != ""}
-
-
-def advice_attributes(found: Finding) -> Attributes:
-    """Advice as the fields of its event."""
-    told: Attributes = label_attributes(found.labels) | {
-        semconv.ADVICE: found.advice.value,
-        semconv.ADVICE_TEXT: sentence(found),
-        semconv.ADVICE_CALLS: found.calls,
-        semconv.ADVICE_USD: round(found.usd, 6),
-        semconv.TTL: TTL_NAMES.get(found.ttl, f"{found.ttl}s"),
-        semconv.SCHEMA_VERSION: semconv.SCHEMA,
-    }
-    if found.better is not None:
-        told[semconv.ADVICE_TTL] = TTL_NAMES.get(found.better, f"{found.better}s")
-    if found.gaps is not None:
-        told[semconv.GAP_MEDIAN], told[semconv.GAP_HIGH] = found.gaps
-    return told
