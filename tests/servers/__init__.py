@@ -136,7 +136,8 @@ def process(
     patience: float = PATIENCE,
     grace: float = 5,
 ) -> Iterator[None]:
-    """A server process, from when it is ready to the end of the block. It has ``patience`` seconds to be ready, ``grace`` to end."""
+    """A server process, from when it is ready to the end of the block. It has ``patience`` seconds to be ready, and
+    ``grace`` seconds to end."""
     with log.open("wb") as output:
         running = subprocess.Popen(
             command,
