@@ -228,7 +228,7 @@ def _queue(signal: str, known: Mapping[str, str]) -> Iterator[Finding]:
         names[0],
         f"{size:,} {what} wait while nobody takes them; then the oldest are dropped"
         f"{', and counted' if counted else f' ({_COUNTED}=true counts them)'}",
-        f"of a burst of more than {size:,} {what} between two exports, the rest is all that arrives" if small else "",
+        f"of more than {size:,} {what} between two exports, only the newest {size:,} arrive" if small else "",
     )
 
 
