@@ -194,6 +194,17 @@ class Settings:
         ("team", "feature"), _names, "Attribution keys that become metric labels, comma separated"
     )
     baggage_keys: tuple[str, ...] = _setting((), _names, "W3C baggage members taken over as attribution")
+    carry: bool = _setting(
+        True,
+        _flag,
+        "Take route and attribution along into threads, executors and Celery tasks (read at the start)",
+    )
+    flush_at_end: bool = _setting(
+        True,
+        _flag,
+        "Have everything exported before a process ends without its exit handlers: SIGTERM that nobody handles, "
+        "children of multiprocessing and Celery, uvicorn (read at the start)",
+    )
     native_diagnostics: float = _setting(
         0.0,
         _share,

@@ -6,12 +6,13 @@ import logging
 import threading
 from dataclasses import dataclass
 from importlib.util import find_spec
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from otel_promptcache._collection import ignore_collections, watch_collections
 from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history.memory import Memory
-from otel_promptcache.instrumentation import hooks
+from otel_promptcache.instrumentation import endings, handing, hooks
 from otel_promptcache.observer import Observer
 from otel_promptcache.settings import REMEMBERED_BYTES, Live, Remember, Settings
 from otel_promptcache.telemetry import Telemetry
@@ -60,6 +61,10 @@ def start(tracer_provider: Any = None, meter_provider: Any = None, logger_provid
             watch_collections()
             hooks.set_observer(observer)
             observer.load_prices()
+            if settings.carry:
+                handing.watch(key.token)
+            if settings.flush_at_end:
+                endings.watch(flush)
             _running = Runtime(live, telemetry, observer)
         return _running
 
@@ -92,6 +97,16 @@ def _sharing(
     return sharing
 
 
+def flush(seconds: float = endings.SECONDS) -> bool:
+    """Has everything exported that was observed so far. False when time ran out first."""
+    runtime = _running
+    if runtime is None:
+        return True
+    deadline = monotonic() + seconds
+    written = runtime.observer.worker.flush(seconds)
+    return runtime.telemetry.flush(max(0.1, deadline - monotonic())) and written
+
+
 def stop() -> None:
     """Stops us: hooks pass through, instruments fall silent, queued records are written."""
     global _running
@@ -99,6 +114,8 @@ def stop() -> None:
         runtime, _running = _running, None
     if runtime is not None:
         hooks.set_observer(None)
+        handing.ignore()
+        endings.ignore()
         ignore_collections()
         runtime.observer.sweep()
         runtime.observer.worker.stop()

@@ -44,6 +44,7 @@ from otel_promptcache.telemetry.context import (
 from otel_promptcache.telemetry.counters import Labels, label_attributes, label_names, record
 from otel_promptcache.telemetry.errands import ErrandSpan
 from otel_promptcache.telemetry.events import Events
+from otel_promptcache.telemetry.flushing import flush
 from otel_promptcache.telemetry.ledger import ledger_attributes
 from otel_promptcache.telemetry.maps import base_of, marks_of
 from otel_promptcache.telemetry.spans import Attributes, SpanRecorder, advice_attributes, change_attributes
@@ -255,7 +256,7 @@ class Telemetry:
         """What the application said, completed from baggage, frameworks and the surrounding spans."""
         said = attribution.current()
         conversation = said.conversation or conversation_in_context(owner)
-        route = said.route or entry_route() or attribution.calling_function(3)
+        route = said.route or entry_route() or said.around or attribution.calling_function(3)
         if not said.keys and not settings.baggage_keys:
             return said._replace(route=route, conversation=conversation)
         keys = dict(said.keys)
@@ -263,7 +264,7 @@ class Telemetry:
             value = baggage.get_baggage(name)
             if value is not None:
                 keys.setdefault(name, str(value))
-        if "user" in keys:
+        if "user" in keys and not isinstance(keys["user"], attribution.Hashed):
             keys["user"] = self._key.token(keys["user"])
         return said._replace(route=route, conversation=conversation, keys=tuple(sorted(keys.items())))
 
@@ -356,6 +357,12 @@ class Telemetry:
         return listening.problem(
             self._provider or trace.get_tracer_provider(), self._meter_provider or metrics.get_meter_provider()
         )
+
+    def flush(self, seconds: float) -> bool:
+        """Has everything exported that was written so far. False when time ran out first."""
+        tracers = self._provider or trace.get_tracer_provider()
+        meters = self._meter_provider or metrics.get_meter_provider()
+        return flush((tracers, meters, self._events.provider), seconds)
 
     def deactivate(self) -> None:
         """Counts no longer. What was counted stays to be collected, for observable instruments cannot be taken back."""

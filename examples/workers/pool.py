@@ -1,0 +1,47 @@
+"""The pools of the standard library.
+
+    pip install 'otel-promptcache[all]'
+    OTEL_SERVICE_NAME=night OTEL_PROMPTCACHE_LEDGER=true \
+        opentelemetry-instrument python examples/workers/pool.py spawn
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from concurrent.futures import ProcessPoolExecutor
+
+import anthropic
+
+from otel_promptcache import attribute
+
+POLICY = "You sum up what customers wrote, in a sentence. " * 160
+
+
+def summarize(letter: str) -> None:
+    with attribute(team="night"):
+        anthropic.Anthropic().messages.create(
+            model="claude-sonnet-4-6",
+            max_tokens=512,
+            system=[{"type": "text", "text": POLICY, "cache_control": {"type": "ephemeral"}}],
+            messages=[{"role": "user", "content": letter}],
+        )
+
+
+def main() -> None:
+    """Each letter is a call, in one of two processes of three kinds."""
+    context = multiprocessing.get_context(sys.argv[1])
+    letters = [f"letter {number}" for number in range(6)]
+    with ProcessPoolExecutor(2, mp_context=context) as executor:
+        list(executor.map(summarize, letters))
+    with context.Pool(2) as pool:
+        pool.map(summarize, letters)
+    processes = [context.Process(target=summarize, args=(letter,)) for letter in letters[:2]]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+
+
+if __name__ == "__main__":
+    main()
