@@ -18,6 +18,7 @@ from opentelemetry.context import Context, get_current  # by name: our own modul
 from opentelemetry.metrics import Observation as Point
 
 from otel_promptcache import attribution, semconv
+from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache._version import __version__
 from otel_promptcache.advice import Advisor, Finding
 from otel_promptcache.fingerprint import SHORT, HashKey
@@ -45,6 +46,7 @@ from otel_promptcache.telemetry.counters import Labels, label_attributes, label_
 from otel_promptcache.telemetry.errands import ErrandSpan
 from otel_promptcache.telemetry.events import Events
 from otel_promptcache.telemetry.flushing import flush
+from otel_promptcache.telemetry.identity import name_child, name_spawned
 from otel_promptcache.telemetry.ledger import ledger_attributes
 from otel_promptcache.telemetry.maps import base_of, marks_of
 from otel_promptcache.telemetry.spans import Attributes, SpanRecorder, advice_attributes, change_attributes
@@ -123,6 +125,10 @@ class Telemetry:
             self.book.whoami[semconv.KEY_ID] = key.id
         self._instruments()
         self.bind()
+        after_fork_in_child(self._after_fork)
+
+    def _after_fork(self) -> None:
+        name_child(self._providers()[1])
 
     def _instruments(self) -> None:
         book, meter, limits = self.book, self._meter, self.book.limits
@@ -203,6 +209,7 @@ class Telemetry:
     def _first_call(self) -> None:
         for prepare in self.before_first_call:
             prepare()
+        name_spawned(self._providers())
         problem = self.check()
         if problem is not None:
             log.warning("otel-promptcache: calls are observed, but nothing is exported: %s", problem)
@@ -354,15 +361,15 @@ class Telemetry:
 
     def check(self) -> str | None:
         """Why nothing of ours can arrive anywhere, and what to do; None when somebody listens."""
-        return listening.problem(
-            self._provider or trace.get_tracer_provider(), self._meter_provider or metrics.get_meter_provider()
-        )
+        return listening.problem(*self._providers()[:2])
 
     def flush(self, seconds: float) -> bool:
         """Has everything exported that was written so far. False when time ran out first."""
+        return flush(self._providers(), seconds)
+
+    def _providers(self) -> tuple[Any, Any, Any]:
         tracers = self._provider or trace.get_tracer_provider()
-        meters = self._meter_provider or metrics.get_meter_provider()
-        return flush((tracers, meters, self._events.provider), seconds)
+        return tracers, self._meter_provider or metrics.get_meter_provider(), self._events.provider
 
     def deactivate(self) -> None:
         """Counts no longer. What was counted stays to be collected, for observable instruments cannot be taken back."""
