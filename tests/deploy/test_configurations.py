@@ -126,7 +126,8 @@ def test_data_sources_are_those_of_the_stack() -> None:
     }
     destinations = sources[0]["jsonData"]["exemplarTraceIdDestinations"]
     assert {one["datasourceUid"] for one in destinations} == {"jaeger", "tempo"}
-    assert "--enable-feature=exemplar-storage" in STACK["services"]["prometheus"]["command"]
+    (features,) = (one for one in STACK["services"]["prometheus"]["command"] if one.startswith("--enable-feature="))
+    assert "exemplar-storage" in features
 
 
 # --- An application behind it all ---------------------------------------------------------------------------

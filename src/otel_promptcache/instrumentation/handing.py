@@ -88,8 +88,8 @@ def _start(wrapped: Callable[..., Any], thread: threading.Thread, args: Any, kwa
 
 
 def _serves_everybody(thread: threading.Thread) -> bool:
-    work: Any = type(thread)
-    if work.run is threading.Thread.run:
+    work: Any = next(kind for kind in type(thread).__mro__ if "run" in vars(kind))
+    if work is threading.Thread:
         work = getattr(thread, "_target", None)
     return str(getattr(work, "__module__", "")).startswith(_POOLS)
 
