@@ -202,8 +202,14 @@ class Settings:
     flush_at_end: bool = _setting(
         True,
         _flag,
-        "Have everything exported before a process ends without its exit handlers: SIGTERM that nobody handles, "
-        "children of multiprocessing and Celery, uvicorn (read at the start)",
+        "Have everything exported before a process ends that runs no exit handlers: children of multiprocessing and "
+        "Celery, uvicorn (read at the start)",
+    )
+    flush_on_sigterm: bool = _setting(
+        False,
+        _flag,
+        "The same where SIGTERM would end the process, unless it is a child of multiprocessing; its main thread has to "
+        "come back to Python now and then (read at the start)",
     )
     native_diagnostics: float = _setting(
         0.0,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +58,51 @@ class Counted:
 
     def calls(self, service: str) -> float:
         return sum(self.values("promptcache_calls_total", service).values())
+
+
+def counters(tier: Tier) -> Iterator[tuple[str, dict[str, str], float]]:
+    """Name, labels and beginning of each counter, as a Prometheus of today asks for them."""
+    protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
+    request = urllib.request.Request(f"http://{tier.metrics}/metrics", headers={"Accept": protobuf})
+    with urllib.request.urlopen(request, timeout=10) as response:
+        page = response.read()
+    while page:
+        size, rest = varint(page)
+        family, page = dict(fields(rest[:size])), rest[size:]
+        for metric in family.get(4, ()):
+            parts = dict(fields(metric))
+            for counter in parts.get(3, ()):
+                (stamp,) = dict(fields(counter)).get(3, (b"",))
+                pairs = (dict(fields(label)) for label in parts.get(1, ()))
+                since = dict(fields(stamp)).get(1, (0,))[0]
+                yield family[1][0].decode(), {one[1][0].decode(): one[2][0].decode() for one in pairs}, since
+
+
+def varint(data: bytes) -> tuple[int, bytes]:
+    value = 0
+    for place, byte in enumerate(data):
+        value |= (byte & 127) << 7 * place
+        if byte < 128:
+            return value, data[place + 1 :]
+    raise AssertionError("cut off")
+
+
+def fields(data: bytes) -> Iterator[tuple[int, list[Any]]]:
+    """Number and values of each field of a message."""
+    found: dict[int, list[Any]] = {}
+    while data:
+        tag, data = varint(data)
+        value: Any
+        match tag & 7:
+            case 0:
+                value, data = varint(data)
+            case 1:
+                value, data = data[:8], data[8:]
+            case _:
+                size, data = varint(data)
+                value, data = data[:size], data[size:]
+        found.setdefault(tag >> 3, []).append(value)
+    yield from found.items()
 
 
 def process(clients: Clients) -> None:
@@ -119,6 +166,13 @@ def test_money_of_many_processes_is_one_counter(counted: Counted) -> None:
     assert counted.prometheus.value(names % "shop") == PROCESSES
     ours = counted.prometheus.query('{__name__=~"promptcache_.+", service_instance_id=~"jobs-.*"}')
     assert ours == []
+
+
+def test_counters_begin_at_zero(counted: Counted) -> None:
+    """They say when they began. Prometheus can take them for zero then, and `increase` has their first value too."""
+    found = [(labels["job"], since) for name, labels, since in counters(counted.gateway) if name in COUNTERS]
+    assert {job for job, _ in found} == {"jobs", "shop"}
+    assert all(time.time() - 300 < since < time.time() for _, since in found)
 
 
 def test_spans_that_come_one_after_the_other_add_up(counted: Counted) -> None:

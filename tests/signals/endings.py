@@ -150,6 +150,27 @@ def _pooled(name: str) -> None:
     call(running.telemetry._provider, name)  # type: ignore[arg-type]
 
 
+def busy_pool() -> None:
+    """Work that is under way is broken off, as its owner wants."""
+    tracing()
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        pool.apply(_pooled, ("lost",))
+        pool.apply_async(time.sleep, (60,))
+
+
+def a_child_is_terminated() -> None:
+    """At once, while it waits for what does not come."""
+    tracing()
+    context = multiprocessing.get_context("fork")
+    lock = context.Lock()
+    lock.acquire()
+    process = context.Process(target=lock.acquire)
+    process.start()
+    process.terminate()
+    process.join()
+    assert process.exitcode == -signal.SIGTERM
+
+
 def in_a_child() -> None:
     """Started where a process of multiprocessing is already at work."""
     process = multiprocessing.get_context("fork").Process(target=lambda: call(tracing(), "child"))

@@ -64,7 +64,7 @@ def start(tracer_provider: Any = None, meter_provider: Any = None, logger_provid
             if settings.carry:
                 handing.watch(key.token)
             if settings.flush_at_end:
-                endings.watch(flush)
+                endings.watch(flush, sigterm=settings.flush_on_sigterm)
             _running = Runtime(live, telemetry, observer)
         return _running
 
