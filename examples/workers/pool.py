@@ -19,13 +19,12 @@ POLICY = "You sum up what customers wrote, in a sentence. " * 160
 
 
 def summarize(letter: str) -> None:
-    with attribute(team="night"):
-        anthropic.Anthropic().messages.create(
-            model="claude-sonnet-4-6",
-            max_tokens=512,
-            system=[{"type": "text", "text": POLICY, "cache_control": {"type": "ephemeral"}}],
-            messages=[{"role": "user", "content": letter}],
-        )
+    anthropic.Anthropic().messages.create(
+        model="claude-sonnet-4-6",
+        max_tokens=512,
+        system=[{"type": "text", "text": POLICY, "cache_control": {"type": "ephemeral"}}],
+        messages=[{"role": "user", "content": letter}],
+    )
 
 
 def main() -> None:
@@ -33,8 +32,12 @@ def main() -> None:
     context = multiprocessing.get_context(sys.argv[1])
     letters = [f"letter {number}" for number in range(6)]
     with ProcessPoolExecutor(2, mp_context=context) as executor:
-        list(executor.map(summarize, letters))
-    with context.Pool(2) as pool:
+        with attribute(team="mail"):  # goes along with what is submitted
+            mail = executor.map(summarize, letters[:3])
+        with attribute(team="legal"):
+            legal = executor.map(summarize, letters[3:])
+        print(len([*mail, *legal]), "letters")
+    with context.Pool(2) as pool:  # knows of nothing; summarize could say it
         pool.map(summarize, letters)
     process = context.Process(target=summarize, args=letters[:1])
     process.start()

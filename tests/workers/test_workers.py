@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -242,3 +243,10 @@ def test_tasks_know_whom_they_are_for(site: Site) -> None:
         assert (event["promptcache.attr.team"], event["promptcache.attr.tenant"]) == ("mail", "acme")
         assert re.fullmatch("[0-9a-f]{16}", event["promptcache.attr.user"])
     assert len({event["promptcache.attr.user"] for event in site.ledger("celery")}) == 1
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_executors_know_whom_they_work_for(site: Site, method: str) -> None:
+    """Call by call, whoever came first when a process began; a pool of multiprocessing does not."""
+    teams = Counter(event.get("promptcache.attr.team") for event in site.ledger(method))
+    assert teams == {"mail": 3, "legal": 3, None: 7}
