@@ -37,7 +37,7 @@ def main() -> None:
         with attribute(team="legal"):
             legal = executor.map(summarize, letters[3:])
         print(len([*mail, *legal]), "letters")
-    with context.Pool(2) as pool:  # knows of nothing; summarize could say it
+    with context.Pool(1) as pool:  # knows of nothing; summarize could say it
         pool.map(summarize, letters)
     process = context.Process(target=summarize, args=letters[:1])
     process.start()

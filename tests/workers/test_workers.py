@@ -40,6 +40,9 @@ from servers import (
 from servers.application import provider
 from servers.valkey import valkey
 
+from otel_promptcache.cli import _doctor_prometheus
+from otel_promptcache.cli._doctor_report import Level
+
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.xdist_group("workers")]
 
 PATIENCE = 120.0
@@ -250,3 +253,28 @@ def test_executors_know_whom_they_work_for(site: Site, method: str) -> None:
     """Call by call, whoever came first when a process began; a pool of multiprocessing does not."""
     teams = Counter(event.get("promptcache.attr.team") for event in site.ledger(method))
     assert teams == {"mail": 3, "legal": 3, None: 7}
+
+
+TWIN = """
+import sys, time
+from examples.workers.tasks import summarize
+while True:
+    summarize("a letter")
+    time.sleep(float(sys.argv[1]))
+"""
+
+
+def test_doctor_names_an_id_that_two_processes_have(site: Site) -> None:
+    """Started one beside the other with the same: their counters take turns."""
+    shared = {"OTEL_RESOURCE_ATTRIBUTES": "service.instance.id=pod-8", "OTEL_METRIC_EXPORT_INTERVAL": "400"}
+    twins = [site.start("twins", "python", "-c", TWIN, pause, **shared) for pause in ("0.2", "1")]
+    try:
+        resets = 'resets(promptcache_calls_total{service_name="twins"}[1h])'
+        until(lambda: [value for _, value in site.prometheus.query(resets) if value > 5], PATIENCE)
+    finally:
+        for twin in twins:
+            site.end("twins", twin)
+    found = _doctor_prometheus.findings(site.prometheus.url, (), 5)
+    (said,) = (finding for finding in found if finding.subject == "service.instance.id")
+    assert said.level is Level.PROBLEM
+    assert said.text.startswith("pod-8: ")
