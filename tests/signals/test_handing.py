@@ -180,9 +180,9 @@ def test_it_can_be_left() -> None:
     with observed(carry="false"):
         look()
     with observed():
-        pass
+        look()
     look()
-    assert held == [(), ()]
+    assert held == [(), (("team", "mail"),), ()]
 
 
 # --- Headers of Celery's messages ---------------------------------------------------------------------------
