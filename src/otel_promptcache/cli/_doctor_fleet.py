@@ -13,6 +13,7 @@ from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history.records import SCHEMA
 from otel_promptcache.history.redis import ROSTER_SECONDS, Server
 from otel_promptcache.settings import PREFIX, Settings
+from otel_promptcache.telemetry.identity import INSTANCE
 
 _TITLE: Final = "Shared history"
 _ASKED: Final = 5
@@ -27,13 +28,16 @@ class Member(NamedTuple):
     schema: int
     version: str
     host: str
+    name: str
+    """Service and a ``service.instance.id`` that somebody chose; empty where it is of one process only."""
 
     @classmethod
     def of(cls, said: str) -> Member | None:
         parts = said.split(" ")
         if len(parts) != 4 or not parts[1].isdecimal():
             return None
-        return cls(tuple(parts[0].split("+")), int(parts[1]), parts[2], parts[3])
+        host, _, name = parts[3].partition("/")
+        return cls(tuple(parts[0].split("+")), int(parts[1]), parts[2], host, name)
 
 
 def section(settings: Settings, timeout: float) -> Section:
@@ -114,6 +118,14 @@ def _roster(said: Sequence[tuple[str, float]], keys: Sequence[str], now: float) 
         )
     else:
         yield ok("keys", f"one for all: {keys[0]}")
+    for name in sorted({member.name for member in members if member.name}):
+        named = {member.host for member in members if member.name == name}
+        if len(named) > 1:
+            yield problem(
+                INSTANCE,
+                f"{name} on {_some(named)}: they overwrite one another's counters",
+                "leave it to the SDK, or name each process differently (docs/workers.md)",
+            )
     far = {member.schema for member in members if abs(member.schema - SCHEMA) > 1}
     near = {member.schema for member in members} - far - {SCHEMA}
     versions = {member.version for member in members}

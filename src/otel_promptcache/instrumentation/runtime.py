@@ -16,6 +16,7 @@ from otel_promptcache.instrumentation import endings, handing, hooks
 from otel_promptcache.observer import Observer
 from otel_promptcache.settings import REMEMBERED_BYTES, Live, Remember, Settings
 from otel_promptcache.telemetry import Telemetry
+from otel_promptcache.telemetry.identity import chosen
 
 if TYPE_CHECKING:
     from otel_promptcache.observer.shared import Sharing
@@ -92,7 +93,15 @@ def _sharing(
 
     keys = [key, *([HashKey(settings.hash_key_before)] if settings.hash_key_before else [])]
     server = Server(settings.history_url)
-    sharing = Sharing(server, keys, memory, observer.trouble, telemetry, lines=settings.history_lines)
+    sharing = Sharing(
+        server,
+        keys,
+        memory,
+        observer.trouble,
+        telemetry,
+        lines=settings.history_lines,
+        name=lambda: chosen(telemetry.providers()[1]),
+    )
     sharing.start()
     return sharing
 

@@ -92,8 +92,11 @@ class Sharing:
         counted: Counted,
         *,
         lines: bool = False,
+        name: Callable[[], str] = str,
     ) -> None:
-        """``keys`` and ``lines``: see ``Fleet``. ``trouble(where, error)`` hears of what went wrong."""
+        """``keys`` and ``lines``: see ``Fleet``. ``trouble(where, error)`` hears of what went wrong. ``name``: under
+        which others may count too."""
+        self._name = name
         self._server = server
         self._keys = keys
         self._fleet = Fleet(server, keys, lines=lines)
@@ -224,12 +227,13 @@ class Sharing:
                 log.warning(
                     "otel-promptcache: a worker on %s has another OTEL_PROMPTCACHE_HASH_KEY; neither recognises what "
                     "the other sends",
-                    name.rpartition(" ")[2],
+                    name.rpartition(" ")[2].partition("/")[0],
                 )
 
     def member(self) -> str:
-        """What this worker says of itself: ids of its keys, schema, version, host."""
-        return f"{'+'.join(key.id for key in self._keys)} {SCHEMA} {__version__} {socket.gethostname()}"
+        """What this worker says of itself: ids of its keys, schema, version, host, and behind a slash a chosen name."""
+        where = "/".join(part for part in (socket.gethostname(), self._name()) if part)
+        return f"{'+'.join(key.id for key in self._keys)} {SCHEMA} {__version__} {where}"
 
     def counted(self, outcome: Lookup) -> None:
         self._counted.looked_up(outcome)

@@ -128,7 +128,7 @@ class Telemetry:
         after_fork_in_child(self._after_fork)
 
     def _after_fork(self) -> None:
-        name_child(self._providers()[1])
+        name_child(self.providers()[1])
 
     def _instruments(self) -> None:
         book, meter, limits = self.book, self._meter, self.book.limits
@@ -209,7 +209,7 @@ class Telemetry:
     def _first_call(self) -> None:
         for prepare in self.before_first_call:
             prepare()
-        name_spawned(self._providers())
+        name_spawned(self.providers())
         problem = self.check()
         if problem is not None:
             log.warning("otel-promptcache: calls are observed, but nothing is exported: %s", problem)
@@ -361,13 +361,14 @@ class Telemetry:
 
     def check(self) -> str | None:
         """Why nothing of ours can arrive anywhere, and what to do; None when somebody listens."""
-        return listening.problem(*self._providers()[:2])
+        return listening.problem(*self.providers()[:2])
 
     def flush(self, seconds: float) -> bool:
         """Has everything exported that was written so far. False when time ran out first."""
-        return flush(self._providers(), seconds)
+        return flush(self.providers(), seconds)
 
-    def _providers(self) -> tuple[Any, Any, Any]:
+    def providers(self) -> tuple[Any, Any, Any]:
+        """Of tracers, meters and loggers: those in force."""
         tracers = self._provider or trace.get_tracer_provider()
         return tracers, self._meter_provider or metrics.get_meter_provider(), self._events.provider
 

@@ -34,6 +34,17 @@ def name_spawned(providers: Iterable[Any]) -> None:
                 _name(provider, f"{given}/{os.getpid()}")
 
 
+def chosen(meters: Any) -> str:
+    """``service/id`` where somebody has chosen the id, and so may have chosen it for others too; else nothing."""
+    try:
+        attributes = _resource(meters).attributes
+        given = str(attributes.get(INSTANCE, ""))
+    except Exception:  # of no SDK
+        return ""
+    alone = not given or _random(given) or str(os.getpid()) in given
+    return "" if alone else "/".join(str(attributes.get("service.name", "")).split() + given.split())
+
+
 def _random(identity: str) -> bool:
     try:
         return bool(UUID(identity))
