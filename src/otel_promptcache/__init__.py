@@ -7,12 +7,13 @@ PYTEST_DONT_REWRITE: having a pytest plugin makes pytest ask for it, and it woul
 """
 
 from otel_promptcache._version import __version__
-from otel_promptcache.api import attribute, conversation, instrument, prompt, route, strategy, uninstrument
+from otel_promptcache.api import attribute, conversation, flush, instrument, prompt, route, strategy, uninstrument
 
 __all__ = [
     "__version__",
     "attribute",
     "conversation",
+    "flush",
     "instrument",
     "prompt",
     "route",

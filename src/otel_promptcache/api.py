@@ -31,6 +31,17 @@ def instrument(
         patches.instrument(sdk)
 
 
+def flush(seconds: float = 3.0) -> bool:
+    """Has everything exported that was observed so far, by the providers in use. False when time ran out first.
+
+    Called by itself before a process ends without its exit handlers, as far as that can be known
+    (``OTEL_PROMPTCACHE_FLUSH_AT_END``); for a process that calls ``os._exit`` or is frozen, call it.
+    """
+    from otel_promptcache.instrumentation import runtime
+
+    return runtime.flush(seconds)
+
+
 def uninstrument() -> None:
     """Takes everything back. Calls that are under way end as they would without us."""
     from otel_promptcache.instrumentation import patches, runtime
@@ -40,4 +51,4 @@ def uninstrument() -> None:
     runtime.stop()
 
 
-__all__ = ["attribute", "conversation", "instrument", "prompt", "route", "strategy", "uninstrument"]
+__all__ = ["attribute", "conversation", "flush", "instrument", "prompt", "route", "strategy", "uninstrument"]

@@ -6,10 +6,11 @@ variables, so they follow asyncio tasks and ``contextvars.copy_context`` and nev
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from functools import lru_cache
 from types import FrameType
 from typing import Any, Final, NamedTuple, TypeVar, cast
@@ -27,9 +28,14 @@ class _Level(NamedTuple):
     outer: _Level | None
 
 
-_CURRENT: Final[ContextVar[_Level]] = ContextVar(
-    "otel_promptcache_attribution", default=_Level(Attribution(), None, None)
-)
+NOTHING: Final = Attribution()
+_CURRENT: Final[ContextVar[_Level]] = ContextVar("otel_promptcache_attribution", default=_Level(NOTHING, None, None))
+
+
+class Hashed(str):
+    """A user who came from another process, hashed there."""
+
+    __slots__ = ()
 
 
 def current() -> Attribution:
@@ -161,6 +167,37 @@ def attribute(**keys: str) -> Said:
     return Said({name: str(value) for name, value in keys.items()})
 
 
+# --- Where work is handed over ------------------------------------------------------------------------------
+
+
+def hold(said: Attribution) -> Token[_Level]:
+    """Has this hold, and nothing else, until it is let go."""
+    return _CURRENT.set(_Level(said, None, None))
+
+
+def let_go(token: Token[_Level]) -> None:
+    """What held before holds again. In another context there is nothing to take back."""
+    with contextlib.suppress(ValueError):
+        _CURRENT.reset(token)
+
+
+class Handed:
+    """A function, and what was said where it was handed to another thread or process, which holds while it runs."""
+
+    __slots__ = ("_function", "_said")
+
+    def __init__(self, function: Callable[..., Any], said: Attribution) -> None:
+        self._function = function
+        self._said = said
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        token = hold(self._said)
+        try:
+            return self._function(*args, **kwargs)
+        finally:
+            let_go(token)
+
+
 # --- The route where nobody named one -----------------------------------------------------------------------
 
 _LIBRARIES: Final = ("site-packages", "dist-packages")
@@ -186,7 +223,6 @@ def _is_application(filename: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _standard_library() -> tuple[str, ...]:
-    import contextlib
     import os
 
     here = os.path.dirname(os.path.abspath(__file__))

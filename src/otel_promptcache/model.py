@@ -353,6 +353,8 @@ class Attribution(NamedTuple):
     prompt_name: str = ""
     prompt_version: str = ""
     keys: tuple[tuple[str, str], ...] = ()
+    around: str = ""
+    """Route of the place that handed the work over to another thread or process, where nobody named one."""
 
 
 class Observation:

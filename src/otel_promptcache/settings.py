@@ -212,6 +212,23 @@ class Settings:
         ("team", "feature"), _names, "Attribution keys that become metric labels, comma separated"
     )
     baggage_keys: tuple[str, ...] = _setting((), _names, "W3C baggage members taken over as attribution")
+    carry: bool = _setting(
+        True,
+        _flag,
+        "Take route and attribution along into threads, executors and Celery tasks (read at the start)",
+    )
+    flush_at_end: bool = _setting(
+        True,
+        _flag,
+        "Have everything exported before a process ends that runs no exit handlers: children of multiprocessing and "
+        "Celery, uvicorn (read at the start)",
+    )
+    flush_on_sigterm: bool = _setting(
+        False,
+        _flag,
+        "The same where SIGTERM would end the process, unless it is a child of multiprocessing; its main thread has to "
+        "come back to Python now and then (read at the start)",
+    )
     native_diagnostics: float = _setting(
         0.0,
         _share,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from otel_promptcache.cli import (
     _doctor_prometheus,
     _doctor_settings,
     _doctor_versions,
+    _doctor_workers,
     auto,
     main,
 )
@@ -701,6 +703,25 @@ class TestWhereItGoes:
 # --- settings, labels, start --------------------------------------------------------------------------------
 
 
+class TestWorkers:
+    """Under which names processes count."""
+
+    @pytest.mark.parametrize(
+        ("attributes", "level", "said"),
+        [("", Level.OK, "another one in each"), ("service.instance.id=pod-7", Level.NOTE, "pod-7, in every process")],
+        ids=["the SDK's", "chosen"],
+    )
+    def test_by_the_environment(self, attributes: str, level: Level, said: str, monkeypatch: Any) -> None:
+        monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", attributes)
+        (finding,) = _doctor_workers.section().findings
+        assert (finding.subject, finding.level) == ("service.instance.id", level)
+        assert finding.text.startswith(said)
+
+    def test_without_any(self) -> None:
+        """As with SDKs that name no process."""
+        assert levels(list(_doctor_workers.findings(["", ""]))) == ["problem"]
+
+
 class TestSettings:
     """What is set, what cannot be used."""
 
@@ -852,6 +873,8 @@ class TestPrometheus:
             query = unquote(path)
             if "count by (__name__)" in query:
                 rows = [{"metric": {"__name__": name}, "value": [0, str(n)]} for name, n in metrics.items()]
+            elif "resets" in query:
+                rows = []
             else:
                 label = next((name for name in values if name in query), "")
                 number = values[label]["__other__" in query] if label else 0
@@ -871,6 +894,7 @@ class TestPrometheus:
         )
         assert [(finding.subject, finding.level) for finding in found] == [
             ("Prometheus", Level.OK),
+            ("service.instance.id", Level.OK),
             ("gen_ai.request.model", Level.OK),
             ("promptcache.route", Level.PROBLEM),
             ("promptcache.attr.team", Level.NOTE),
@@ -885,12 +909,20 @@ class TestPrometheus:
             f'promptcache_calls_total{{promptcache_route="{route}",gen_ai_request_model="m{index % 3}"}} 1\n'
             for index, route in enumerate(routes)
         )
-        with served(lambda _: (200, page.encode())) as (url, _):
-            config = prometheus_config([url.removeprefix("http://")])
+        turns = itertools.cycle((9, 7))
+        shared = 'promptcache_calls_total{exported_instance="pod-7",exported_job="shop"}'
+
+        def scraped(_: Any) -> tuple[int, bytes]:
+            return 200, f"{page}{shared} {next(turns)}\n".encode()
+
+        with served(scraped) as (url, _):
+            config = prometheus_config([url.removeprefix("http://")], "100ms")
             with prometheus(config, tmp_path) as server:
-                until(lambda: server.query("promptcache_calls_total"))
+                until(lambda: [value for _, value in server.query("resets(promptcache_calls_total[1h]) > 5")])
                 found = _doctor_prometheus.findings(server.url, self.LABELS, 5)
-        assert [(finding.subject, finding.level, finding.text) for finding in found[1:]] == [
+        assert (found[1].subject, found[1].level) == ("service.instance.id", Level.PROBLEM)
+        assert found[1].text.startswith("pod-7: a counter fell ")
+        assert [(finding.subject, finding.level, finding.text) for finding in found[2:]] == [
             ("gen_ai.request.model", Level.OK, "3 values"),
             ("promptcache.route", Level.PROBLEM, "at its limit: 1 series hold everything else as __other__"),
             ("promptcache.attr.team", Level.OK, "0 values"),
@@ -955,7 +987,9 @@ class TestCommand:
     @pytest.fixture
     def _canned(self, monkeypatch: pytest.MonkeyPatch, experiments: Mapping[str, Any]) -> None:
         """The experiments, made once."""
-        monkeypatch.setattr(_doctor_child, "run", lambda task, *_: experiments[task])
+        processes = itertools.count()
+        found = {**experiments, "instance": lambda: {"instance": str(next(processes))}}
+        monkeypatch.setattr(_doctor_child, "run", lambda task, *_: one() if callable(one := found[task]) else one)
 
     @pytest.mark.usefixtures("_canned")
     def test_all_is_well(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -973,6 +1007,7 @@ class TestCommand:
             "Where OTLP goes, and whether it answers",
             "Settings",
             "Cardinality of metrics",
+            "Several processes",
             "Automatic start",
         ]
 

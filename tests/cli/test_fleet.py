@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 
 import pytest
+from servers.application import Clients, message, observed, provider, text
 from servers.valkey import Running, valkey
 
 from otel_promptcache.cli import _doctor_fleet, main
@@ -50,6 +52,8 @@ def said(server: Running, *members: str, **settings: str) -> list[tuple[str, str
         (f"{OWN} {SCHEMA} 9.9.9 host-a", ("note", "versions")),
         (f"{OWN} {SCHEMA} 0.1.0 host-a -120s", ("note", "clocks")),
         (f"deadbeef {SCHEMA} 0.1.0 host-a +1s of what is to come", ("problem", "keys")),
+        (f"{OWN} {SCHEMA} 0.1.0 host-a/shop/one", ("problem", "service.instance.id")),
+        (f"{OWN} {SCHEMA} 0.1.0 host-a/shop/one +3s", ("problem", "service.instance.id")),
     ],
     ids=[
         "same",
@@ -60,10 +64,33 @@ def said(server: Running, *members: str, **settings: str) -> list[tuple[str, str
         "other version",
         "other time",
         "what a later version adds",
+        "other host",
+        "other host and time",
     ],
 )
 def test_workers_that_differ(server: Running, member: str, finding: tuple[str, str]) -> None:
-    assert finding in said(server, member)
+    assert finding in said(server, f"{OWN} {SCHEMA} 0.1.0 host-b/shop/one", member)
+
+
+@pytest.mark.parametrize("name", ["", "/shop/two", "/bot/one"])
+def test_names_of_their_own(server: Running, name: str) -> None:
+    """Two hosts that chose another, or the same for different services."""
+    members = (f"{OWN} {SCHEMA} 0.1.0 host-{host}{chosen}" for host, chosen in (("a", name), ("b", "/shop/one")))
+    assert "service.instance.id" not in [subject for _, subject in said(server, *members)]
+
+
+def test_what_workers_say_is_understood(server: Running) -> None:
+    """A worker whose name was chosen, and this one under another host's."""
+    with (
+        observed(service="shop", instance="one", hash_key="one", history_url=server.url) as seen,
+        provider() as emulated,
+    ):
+        Clients(emulated.url).anthropic.messages.create(**message(text(2000), text(10)))
+        assert seen.observer.sharing is not None
+        seen.observer.sharing.flush()
+        ((own, _),) = server.client.zrange(ROSTER, 0, -1, withscores=True)
+    assert own.decode().endswith(f" {socket.gethostname()}/shop/one")
+    assert ("problem", "service.instance.id") in said(server, f"{OWN} {SCHEMA} 0.1.0 host-b/shop/one")
 
 
 def test_garbage_on_the_roster_is_passed_over(server: Running) -> None:

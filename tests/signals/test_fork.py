@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -189,6 +190,64 @@ def while_prices_are_loading() -> Any:
         return {"loading": loading, "settled": in_child(work)}
 
 
+class Busy(Kept):
+    """In the middle of an export, in the process that made it."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.begun = threading.Event()
+        self.made = os.getpid()
+
+    def export(self, metrics_data: MetricsData, *_: Any, **__: Any) -> MetricExportResult:
+        if os.getpid() == self.made:
+            self.begun.set()
+            time.sleep(60)
+        return super().export(metrics_data)
+
+
+def while_metrics_are_exported() -> Any:
+    """A server that forks another worker while its own metrics wait for a slow collector."""
+    from opentelemetry.sdk.metrics import MeterProvider
+    from servers.application import Clients, message, provider, text
+
+    import otel_promptcache
+
+    busy = Busy()
+    reader = PeriodicExportingMetricReader(busy, export_interval_millis=3_600_000)
+    with provider() as emulated:
+        otel_promptcache.instrument(meter_provider=MeterProvider([reader], shutdown_on_exit=False))
+        Clients(emulated.url).anthropic.messages.create(**message(text(2000), text(10)))
+        threading.Thread(target=reader.force_flush, daemon=True).start()
+        assert busy.begun.wait(10)
+
+        def work() -> Any:
+            Clients(emulated.url).anthropic.messages.create(**message(text(2000), text(10)))
+            return [otel_promptcache.flush(10), busy.sums[CALLS]]
+
+        return in_child(work)
+
+
+def instances() -> Any:
+    """The ids under which a process and two that it forks count, where somebody has chosen one."""
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.resources import Resource
+    from servers.application import Clients, message, provider, text
+
+    import otel_promptcache
+
+    reader = InMemoryMetricReader()
+    meters = MeterProvider([reader], resource=Resource.create({"service.instance.id": "pod-7"}))
+
+    def instance() -> Any:
+        Clients(emulated.url).anthropic.messages.create(**message(text(2000), text(10)))
+        (resource,) = reader.get_metrics_data().resource_metrics  # type: ignore[union-attr]
+        return resource.resource.attributes["service.instance.id"]
+
+    with provider() as emulated:
+        otel_promptcache.instrument(meter_provider=meters)
+        return [instance(), in_child(instance), in_child(instance)]
+
+
 # --- The tests ----------------------------------------------------------------------------------------------
 
 
@@ -245,6 +304,17 @@ def test_call_ids_differ(found: Any) -> None:
 def test_a_fork_while_prices_are_being_loaded() -> None:
     """The fork waits for them, and the child's calls are settled."""
     assert run("while_prices_are_loading") == {"loading": True, "settled": True}
+
+
+def test_a_fork_while_metrics_are_exported() -> None:
+    """The child does not wait for an export that only its parent can end."""
+    assert run("while_metrics_are_exported") == [True, 1]
+
+
+def test_every_process_counts_under_its_own_name() -> None:
+    first, *forked = run("instances")
+    assert first == "pod-7"
+    assert len({first, *forked}) == 3
 
 
 if __name__ == "__main__":

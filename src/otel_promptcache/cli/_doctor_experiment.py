@@ -22,6 +22,7 @@ from opentelemetry.trace import SpanKind
 from otel_promptcache import semconv
 from otel_promptcache.cli._doctor_provider import CALLS, Scripted, provider
 from otel_promptcache.instrumentation import patches, runtime
+from otel_promptcache.telemetry.identity import INSTANCE
 
 ROOT: Final = "otel_promptcache.doctor"
 """Scope of the span around each call."""
@@ -50,6 +51,16 @@ def look_at_patches(sdks: Sequence[str]) -> dict[str, Any]:
         targets = [(patch.target, patches.applied(patch)) for patch in patches.PATCHES if patch.sdk == sdk]
         found[sdk] = {"error": "", "targets": targets}
     return found
+
+
+# --- instance -----------------------------------------------------------------------------------------------
+
+
+def look_at_instance(_: Sequence[str]) -> dict[str, Any]:
+    """Under which name the SDK would have this process count."""
+    from opentelemetry.sdk.resources import Resource
+
+    return {"instance": str(Resource.create().attributes.get(INSTANCE, ""))}
 
 
 # --- calls --------------------------------------------------------------------------------------------------
@@ -173,6 +184,7 @@ def _metrics(reader: Any) -> Iterator[dict[str, Any]]:
 _TASKS: Final[dict[str, Callable[[Sequence[str]], dict[str, Any]]]] = {
     "patches": look_at_patches,
     "calls": make_calls,
+    "instance": look_at_instance,
 }
 
 

@@ -13,6 +13,7 @@ from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history.records import SCHEMA
 from otel_promptcache.history.redis import ROSTER_SECONDS, Member, Server
 from otel_promptcache.settings import PREFIX, Settings
+from otel_promptcache.telemetry.identity import INSTANCE
 
 _TITLE: Final = "Shared history"
 _ASKED: Final = 5
@@ -105,6 +106,14 @@ def _roster(said: Sequence[tuple[str, float]], keys: Sequence[str], now: float) 
             f"not the server's: {_some(apart)}",
             "set them: spans and ledger events bear the times of their worker; the shared history goes by the server's",
         )
+    for name in sorted({member.name for member in members if member.name}):
+        named = {member.host for member in members if member.name == name}
+        if len(named) > 1:
+            yield problem(
+                INSTANCE,
+                f"{name} on {_some(named)}: they overwrite one another's counters",
+                "leave it to the SDK, or name each process differently (docs/workers.md)",
+            )
     far = {member.schema for member in members if abs(member.schema - SCHEMA) > 1}
     near = {member.schema for member in members} - far - {SCHEMA}
     versions = {member.version for member in members}

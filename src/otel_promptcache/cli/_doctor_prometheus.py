@@ -14,10 +14,14 @@ from otel_promptcache._version import __version__
 from otel_promptcache.cli._doctor_report import Finding, note, ok, problem
 from otel_promptcache.settings import PREFIX
 from otel_promptcache.telemetry.counters import MAX_LABEL_VALUES
+from otel_promptcache.telemetry.identity import INSTANCE
 
 _FAMILY: Final = '__name__=~"promptcache[._].+"'
+_CALLS: Final = '{__name__=~"promptcache[._]calls(_total)?"}'
 _NEAR: Final = 0.8
 _FEW: Final = 5
+_RESTARTS: Final = 5
+"""Times that a process may begin anew within an hour before it is taken for several."""
 
 
 class _Loss(NamedTuple):
@@ -106,6 +110,7 @@ def _findings(url: str, labels: Sequence[str], timeout: float) -> Iterator[Findi
     largest = max(series, key=lambda name: series[name])
     yield ok("Prometheus", f"{sum(series.values()):,} series of ours, most of them ({series[largest]:,}) in {largest}")
     dotted = any("." in name for name in series)
+    yield from _instances(ask, dotted)
     for label in labels:
         name = json.dumps(label) if dotted else label.replace(".", "_")
         values = _number(ask(f"count(count by ({name}) ({{{_FAMILY},{name}!=''}}))"))
@@ -159,6 +164,22 @@ def _losses(ask: Ask) -> Iterator[Finding]:
 def _some(names: Iterable[str]) -> str:
     shown = sorted(names)
     return ", ".join(shown[:_FEW]) + (f" and {len(shown) - _FEW} more" if len(shown) > _FEW else "")
+
+
+def _instances(ask: Ask, dotted: bool) -> Iterator[Finding]:  # noqa: FBT001
+    """A counter falls once when its process begins anew. Where it keeps falling, several take turns."""
+    names = (INSTANCE,) if dotted else ("service_instance_id", "exported_instance", "instance")
+    by = ", ".join(map(json.dumps, names)) if dotted else ", ".join(names)
+    rows = ask(f"max by ({by}) (resets({_CALLS}[1h])) > {_RESTARTS}")
+    for row in rows:
+        name = next((row["metric"][one] for one in names if row["metric"].get(one)), "none")
+        yield problem(
+            INSTANCE,
+            f"{name}: a counter fell {float(row['value'][1]):.0f} times in an hour, for several processes have it",
+            "leave it to the SDK, or name each process differently (docs/workers.md)",
+        )
+    if not rows:
+        yield ok(INSTANCE, "no counter keeps falling: no two processes have the same")
 
 
 def _label(label: str, values: int, others: int) -> Finding:

@@ -14,6 +14,7 @@ from otel_promptcache.cli import (
     _doctor_prometheus,
     _doctor_settings,
     _doctor_versions,
+    _doctor_workers,
 )
 from otel_promptcache.cli._doctor_report import Finding, Section, as_json, as_text, found_problem, problem
 from otel_promptcache.settings import Settings
@@ -80,6 +81,7 @@ def examine(timeout: float, prometheus: str | None, *, fleet: bool = False, reco
         lambda: _doctor_otlp.section(settings, timeout, records=records),
         lambda: _doctor_settings.settings_section(found),
         cardinality,
+        _doctor_workers.section,
         lambda: _doctor_settings.start_section(settings),
         *([lambda: _fleet(settings, timeout)] if fleet else []),
     )

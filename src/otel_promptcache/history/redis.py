@@ -55,19 +55,22 @@ _MEMBER: Final = re.compile(r"(\S+) (\d+) (\S+) (\S+)(?: ([+-]\d+)s)?(?: .*)?")
 
 
 class Member(NamedTuple):
-    """A kind of worker, as it says of itself on the roster: ``KEY+OTHER SCHEMA VERSION HOST``, and where its clock is
-    seconds off the server's, ``+37s`` behind that."""
+    """A kind of worker, as it says of itself on the roster: ``KEY+OTHER SCHEMA VERSION HOST``, a name that it was given
+    behind that and a slash, and where its clock is seconds off the server's, ``+37s`` at the end."""
 
     keys: tuple[str, ...]
     schema: int
     version: str
     host: str
+    name: str = ""
+    """Service and a ``service.instance.id`` that somebody chose; empty where it is of one process only."""
     clock: int = 0
     """Seconds that its clock is ahead of the server's."""
 
     def __str__(self) -> str:
         clock = f" {self.clock:+d}s" if self.clock else ""
-        return f"{'+'.join(self.keys)} {self.schema} {self.version} {self.host}{clock}"
+        where = f"{self.host}/{self.name}" if self.name else self.host
+        return f"{'+'.join(self.keys)} {self.schema} {self.version} {where}{clock}"
 
     @classmethod
     def of(cls, said: str) -> Member | None:
@@ -75,7 +78,8 @@ class Member(NamedTuple):
         found = _MEMBER.fullmatch(said)
         if found is None:
             return None
-        return cls(tuple(found[1].split("+")), int(found[2]), found[3], found[4], int(found[5] or 0))
+        host, _, name = found[4].partition("/")
+        return cls(tuple(found[1].split("+")), int(found[2]), found[3], host, name, int(found[5] or 0))
 
     def reads(self, other: Member) -> bool:
         """Whether two workers read what the other writes, by their keys."""

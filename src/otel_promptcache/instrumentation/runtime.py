@@ -6,15 +6,17 @@ import logging
 import threading
 from dataclasses import dataclass
 from importlib.util import find_spec
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from otel_promptcache._collection import ignore_collections, watch_collections
 from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history.memory import Memory
-from otel_promptcache.instrumentation import hooks
+from otel_promptcache.instrumentation import endings, handing, hooks
 from otel_promptcache.observer import Observer
 from otel_promptcache.settings import REMEMBERED_BYTES, Live, Remember, Settings
 from otel_promptcache.telemetry import Telemetry
+from otel_promptcache.telemetry.identity import chosen
 
 if TYPE_CHECKING:
     from otel_promptcache.observer.shared import Sharing
@@ -60,6 +62,10 @@ def start(tracer_provider: Any = None, meter_provider: Any = None, logger_provid
             watch_collections()
             hooks.set_observer(observer)
             observer.load_prices()
+            if settings.carry:
+                handing.watch(key.token)
+            if settings.flush_at_end:
+                endings.watch(flush, sigterm=settings.flush_on_sigterm)
             _running = Runtime(live, telemetry, observer)
         return _running
 
@@ -87,9 +93,27 @@ def _sharing(
 
     keys = [key, *([HashKey(settings.hash_key_before)] if settings.hash_key_before else [])]
     server = Server(settings.history_url)
-    sharing = Sharing(server, keys, memory, observer.trouble, telemetry, lines=settings.history_lines)
+    sharing = Sharing(
+        server,
+        keys,
+        memory,
+        observer.trouble,
+        telemetry,
+        lines=settings.history_lines,
+        name=lambda: chosen(telemetry.providers()[1]),
+    )
     sharing.start()
     return sharing
+
+
+def flush(seconds: float = endings.SECONDS) -> bool:
+    """Has everything exported that was observed so far. False when time ran out first."""
+    runtime = _running
+    if runtime is None:
+        return True
+    deadline = monotonic() + seconds
+    written = runtime.observer.worker.flush(seconds)
+    return runtime.telemetry.flush(max(0.1, deadline - monotonic())) and written
 
 
 def stop() -> None:
@@ -99,6 +123,8 @@ def stop() -> None:
         runtime, _running = _running, None
     if runtime is not None:
         hooks.set_observer(None)
+        handing.ignore()
+        endings.ignore()
         ignore_collections()
         runtime.observer.sweep()
         runtime.observer.worker.stop()

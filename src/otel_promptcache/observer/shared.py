@@ -92,8 +92,11 @@ class Sharing:
         counted: Counted,
         *,
         lines: bool = False,
+        name: Callable[[], str] = str,
     ) -> None:
-        """``keys`` and ``lines``: see ``Fleet``. ``trouble(where, error)`` hears of what went wrong."""
+        """``keys`` and ``lines``: see ``Fleet``. ``trouble(where, error)`` hears of what went wrong. ``name``: under
+        which others may count too."""
+        self._name = name
         self._server = server
         self._keys = keys
         self._fleet = Fleet(server, keys, lines=lines)
@@ -233,8 +236,10 @@ class Sharing:
         return self._server.run(self._server.enrol(str(self.member(clock)), self._server.now))
 
     def member(self, clock: int = 0) -> Member:
-        """What this worker says of itself: ids of its keys, schema, version, host, seconds that its clock is ahead."""
-        return Member(tuple(key.id for key in self._keys), SCHEMA, __version__, socket.gethostname(), clock)
+        """What this worker says of itself; ``clock``: seconds that it is ahead."""
+        return Member(
+            tuple(key.id for key in self._keys), SCHEMA, __version__, socket.gethostname(), self._name(), clock
+        )
 
     def counted(self, outcome: Lookup) -> None:
         self._counted.looked_up(outcome)

@@ -18,6 +18,7 @@ from opentelemetry.context import Context, get_current  # by name: our own modul
 from opentelemetry.metrics import Observation as Point
 
 from otel_promptcache import attribution, semconv
+from otel_promptcache._fork import after_fork_in_child
 from otel_promptcache._version import __version__
 from otel_promptcache.advice import Advisor, Finding
 from otel_promptcache.fingerprint import SHORT, HashKey
@@ -44,6 +45,8 @@ from otel_promptcache.telemetry.context import (
 from otel_promptcache.telemetry.counters import Labels, label_attributes, label_names, record
 from otel_promptcache.telemetry.errands import ErrandSpan
 from otel_promptcache.telemetry.events import Events, advice_attributes, change_attributes
+from otel_promptcache.telemetry.flushing import flush
+from otel_promptcache.telemetry.identity import name_child, name_spawned
 from otel_promptcache.telemetry.ledger import ledger_attributes
 from otel_promptcache.telemetry.maps import base_of, marks_of
 from otel_promptcache.telemetry.spans import Attributes, SpanRecorder
@@ -122,6 +125,10 @@ class Telemetry:
             self.book.whoami[semconv.KEY_ID] = key.id
         self._instruments()
         self.bind()
+        after_fork_in_child(self._after_fork)
+
+    def _after_fork(self) -> None:
+        name_child(self.providers()[1])
 
     def _instruments(self) -> None:
         book, meter, limits = self.book, self._meter, self.book.limits
@@ -202,6 +209,7 @@ class Telemetry:
     def _first_call(self) -> None:
         for prepare in self.before_first_call:
             prepare()
+        name_spawned(self.providers())
         problem = self.check()
         if problem is not None:
             log.warning("otel-promptcache: calls are observed, but nothing is exported: %s", problem)
@@ -255,7 +263,7 @@ class Telemetry:
         """What the application said, completed from baggage, frameworks and the surrounding spans."""
         said = attribution.current()
         conversation = said.conversation or conversation_in_context(owner)
-        route = said.route or entry_route() or attribution.calling_function(3)
+        route = said.route or entry_route() or said.around or attribution.calling_function(3)
         if not said.keys and not settings.baggage_keys:
             return said._replace(route=route, conversation=conversation)
         keys = dict(said.keys)
@@ -263,7 +271,7 @@ class Telemetry:
             value = baggage.get_baggage(name)
             if value is not None:
                 keys.setdefault(name, str(value))
-        if "user" in keys:
+        if "user" in keys and not isinstance(keys["user"], attribution.Hashed):
             keys["user"] = self._key.token(keys["user"])
         return said._replace(route=route, conversation=conversation, keys=tuple(sorted(keys.items())))
 
@@ -353,9 +361,16 @@ class Telemetry:
 
     def check(self) -> str | None:
         """Why nothing of ours can arrive anywhere, and what to do; None when somebody listens."""
-        return listening.problem(
-            self._provider or trace.get_tracer_provider(), self._meter_provider or metrics.get_meter_provider()
-        )
+        return listening.problem(*self.providers()[:2])
+
+    def flush(self, seconds: float) -> bool:
+        """Has everything exported that was written so far. False when time ran out first."""
+        return flush(self.providers(), seconds)
+
+    def providers(self) -> tuple[Any, Any, Any]:
+        """Of tracers, meters and loggers: those in force."""
+        tracers = self._provider or trace.get_tracer_provider()
+        return tracers, self._meter_provider or metrics.get_meter_provider(), self._events.provider
 
     def deactivate(self) -> None:
         """Counts no longer. What was counted stays to be collected, for observable instruments cannot be taken back."""

@@ -35,6 +35,7 @@ class Book:
         self.limits.clear()
         for instrument in self.instruments:
             _forget_points(instrument)
+            _free_locks(instrument)
 
 
 def _forget_points(instrument: Any) -> None:
@@ -45,6 +46,18 @@ def _forget_points(instrument: Any) -> None:
         real = getattr(instrument, "_real_instrument", None) or instrument
         for storage in real._measurement_consumer._reader_storages.values():  # noqa: SLF001
             storage._instrument_view_instrument_matches.pop(real, None)  # noqa: SLF001
+
+
+def _free_locks(instrument: Any) -> None:
+    """Frees what an export that was under way at the fork holds: there is nobody in the child to give it back, and its
+    own metrics would wait for that. The SDK does so for spans and logs."""
+    with contextlib.suppress(Exception):
+        real = getattr(instrument, "_real_instrument", None) or instrument
+        consumer = real._measurement_consumer  # noqa: SLF001
+        for holder in (consumer, *consumer._reader_storages, *consumer._reader_storages.values()):  # noqa: SLF001
+            for name in ("_lock", "_export_lock"):
+                if hasattr(holder, name):
+                    getattr(holder, name)._at_fork_reinit()  # noqa: SLF001
 
 
 _books: Final[WeakKeyDictionary[Any, Book]] = WeakKeyDictionary()

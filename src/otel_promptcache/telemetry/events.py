@@ -31,6 +31,11 @@ class Events:
         self._provider = logger_provider
         self._logger: Any = None
 
+    @property
+    def provider(self) -> Any:
+        """The logger provider in force."""
+        return self._provider or _logs.get_logger_provider()
+
     def write(self, name: str, attributes: Mapping[str, Any], where: Context, at: float | None = None) -> None:
         """One event; ``at`` in POSIX seconds, now where it is left out."""
         logger = self._logger
