@@ -153,9 +153,21 @@ def _pooled(name: str) -> None:
 def busy_pool() -> None:
     """Work that is under way is broken off, as its owner wants."""
     tracing()
-    with multiprocessing.get_context("fork").Pool(1) as pool:
+    context = multiprocessing.get_context("fork")
+    begun = context.Event()
+    with context.Pool(1, _remember, (begun,)) as pool:
         pool.apply(_pooled, ("lost",))
-        pool.apply_async(time.sleep, (60,))
+        pool.apply_async(_work_on)
+        assert begun.wait(30)
+
+
+def _remember(begun: Any) -> None:
+    globals()["begun"] = begun
+
+
+def _work_on() -> None:
+    globals()["begun"].set()
+    time.sleep(60)
 
 
 def a_child_is_terminated() -> None:
