@@ -164,7 +164,8 @@ def _uvicorn(server: Any) -> None:
         try:
             return await wrapped(*args, **kwargs)
         finally:
-            await asyncio.to_thread(_last_words)
+            with contextlib.suppress(Exception):  # no more threads in this process
+                await asyncio.to_thread(_last_words)
 
     wrapt.wrap_function_wrapper(server, "Server.shutdown", shutdown)
 
