@@ -29,13 +29,19 @@ class _Level(NamedTuple):
 
 
 NOTHING: Final = Attribution()
-_CURRENT: Final[ContextVar[_Level]] = ContextVar("otel_promptcache_attribution", default=_Level(NOTHING, None, None))
+_OUTERMOST: Final = _Level(NOTHING, None, None)
+_CURRENT: Final[ContextVar[_Level]] = ContextVar("otel_promptcache_attribution", default=_OUTERMOST)
 
 
 class Hashed(str):
     """A user who came from another process, hashed there."""
 
     __slots__ = ()
+
+
+def unsaid() -> bool:
+    """Whether nothing has been said in this context."""
+    return _CURRENT.get() is _OUTERMOST
 
 
 def current() -> Attribution:

@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 import otel_promptcache
+from otel_promptcache.instrumentation import runtime
 
 
 class File(SpanExporter):
@@ -42,6 +43,10 @@ def tracing(exporter: SpanExporter | None = None) -> TracerProvider:
 
 
 def call(tracers: TracerProvider, name: str) -> None:
+    """As if a model had been called."""
+    running = runtime.running()
+    if running is not None:
+        running.telemetry.used = True
     tracers.get_tracer("test").start_span(name).end()
 
 
@@ -98,8 +103,6 @@ def everything_is_locked() -> None:
     """The signal comes in the middle of something that nobody may do twice."""
     tracers = tracing()
     call(tracers, "call")
-    from otel_promptcache.instrumentation import runtime
-
     running = runtime.running()
     assert running is not None
     with running.observer.worker._starting, running.telemetry.table.lock:
@@ -133,6 +136,37 @@ def forked_child() -> None:
     process.start()
     process.join()
     sys.exit(process.exitcode)
+
+
+def idle_child() -> None:
+    """One that calls no model: what it has inherited, and what others count, is not ours to export."""
+    tracers = tracing()
+    call(tracers, "call")
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=tracers.get_tracer("test").start_as_current_span("child").__enter__)
+    process.start()
+    process.join()
+    sys.exit(process.exitcode)
+
+
+def interrupted_pool() -> None:
+    """By Ctrl-C, while its processes are let go home: they are gone all the same."""
+    tracing()
+    from otel_promptcache.instrumentation import endings
+
+    def interrupt(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    endings._let_go_home = interrupt
+    pool = multiprocessing.get_context("fork").Pool(2)
+    processes = list(pool._pool)  # type: ignore[attr-defined]
+    try:
+        pool.terminate()
+    except KeyboardInterrupt:
+        for process in processes:
+            process.join(10)
+        sys.exit(any(process.exitcode is None for process in processes))
+    sys.exit(9)
 
 
 def terminated_pool() -> None:

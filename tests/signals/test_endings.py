@@ -23,6 +23,8 @@ ENDS: dict[str, tuple[int, list[str]]] = {
     "it_is_left": (KILLED, []),
     "on_another_thread": (7, []),
     "forked_child": (0, ["child"]),
+    "idle_child": (0, []),
+    "interrupted_pool": (0, []),
     "terminated_pool": (0, ["one", "two"]),
     "busy_pool": (0, []),
     "a_child_is_terminated": (0, []),

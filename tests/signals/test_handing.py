@@ -163,6 +163,40 @@ def test_only_what_is_ours_goes_along() -> None:
     assert "run" not in vars(thread)
 
 
+@pytest.mark.parametrize("who", ["they wrap what we have wrapped", "we wrap what they have wrapped"])
+def test_beside_others_who_replace_run(who: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Sentry does: it takes the function behind the method, where there is one, and passes the thread to it."""
+
+    def theirs() -> None:
+        start = threading.Thread.start
+
+        def wrapped(thread: threading.Thread) -> None:
+            behind = getattr(thread.run, "__func__", thread.run)
+            thread.run = lambda: behind(thread)  # type: ignore[method-assign]
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", wrapped)
+
+    held = []
+    if who.startswith("we"):
+        theirs()
+    with observed(), attribute(team="mail"):
+        if who.startswith("they"):
+            theirs()
+        joined(threading.Thread(target=lambda: held.append(1)))
+    assert held == [1]
+
+
+@pytest.mark.usefixtures("seen")
+def test_a_thread_that_does_not_start() -> None:
+    """Whose error it is, and nothing stays in its object."""
+    thread = threading.Thread(target=int)
+    joined(thread)
+    with attribute(team="mail"), pytest.raises(RuntimeError, match="once"):
+        thread.start()
+    assert "run" not in vars(thread)
+
+
 @pytest.mark.usefixtures("seen")
 def test_errors_are_the_works_own() -> None:
     with attribute(team="mail"), ThreadPoolExecutor(1) as pool, pytest.raises(ZeroDivisionError):

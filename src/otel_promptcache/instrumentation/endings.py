@@ -69,6 +69,23 @@ def _last_words(*_: Any, **__: Any) -> None:
     thread.join(SECONDS)
 
 
+async def _last_words_aside() -> None:
+    """Without the loop's executor, in which the application's own work may be stuck."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+
+    def work() -> None:
+        _last_words()
+        with contextlib.suppress(RuntimeError):  # nobody waits any more
+            loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=work, name="otel-promptcache-aside", daemon=True).start()
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(done.wait(), SECONDS + 1)
+
+
 # --- SIGTERM ------------------------------------------------------------------------------------------------
 
 
@@ -135,10 +152,12 @@ def _multiprocessing(util: Any) -> None:
 
 def _pool(module: Any) -> None:
     def terminate(wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:
-        if _flush is not None and not isinstance(pool, module.ThreadPool):
-            with contextlib.suppress(Exception):
-                _let_go_home(pool)
-        return wrapped(*args, **kwargs)
+        try:
+            if _flush is not None and not isinstance(pool, module.ThreadPool):
+                with contextlib.suppress(Exception):
+                    _let_go_home(pool)
+        finally:  # also where it was interrupted
+            wrapped(*args, **kwargs)
 
     wrapt.wrap_function_wrapper(module, "Pool.terminate", terminate)
 
@@ -159,13 +178,11 @@ def _celery(signals: Any) -> None:
 
 def _uvicorn(server: Any) -> None:
     async def shutdown(wrapped: Callable[..., Any], _: Any, args: Any, kwargs: Any) -> Any:
-        import asyncio
-
         try:
             return await wrapped(*args, **kwargs)
         finally:
             with contextlib.suppress(Exception):  # no more threads in this process
-                await asyncio.to_thread(_last_words)
+                await _last_words_aside()
 
     wrapt.wrap_function_wrapper(server, "Server.shutdown", shutdown)
 

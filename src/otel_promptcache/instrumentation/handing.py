@@ -21,7 +21,7 @@ import wrapt
 from otel_promptcache import attribution
 from otel_promptcache.attribution import Handed, Hashed, current, hold, let_go
 from otel_promptcache.model import Attribution
-from otel_promptcache.telemetry.context import entry_route
+from otel_promptcache.telemetry.context import entered, entry_route
 
 HEADER: Final = "otel_promptcache"
 """Of Celery's messages, whose headers become attributes of the request."""
@@ -57,6 +57,11 @@ def _wrap(owner: Any, attribute: str, wrapper: Callable[..., Any]) -> None:
     wrapt.wrap_function_wrapper(owner, attribute, wrapper)
 
 
+def _nothing_said() -> bool:
+    """Quickly, for everybody's threads and executors: whether nothing holds here, nor ever has."""
+    return attribution.unsaid() and not entered()
+
+
 def _said() -> Attribution:
     """What holds here, with the route that a surrounding span gives."""
     said = current()
@@ -79,12 +84,17 @@ def _processes(module: Any) -> None:
 
 
 def _start(wrapped: Callable[..., Any], thread: threading.Thread, args: Any, kwargs: Any) -> Any:
-    if _enabled:
-        with contextlib.suppress(Exception):
-            said = _said()
-            if said != attribution.NOTHING and not _serves_everybody(thread):
-                thread.run = partial(_run, thread, Handed(thread.run, said))  # type: ignore[method-assign]
-    return wrapped(*args, **kwargs)
+    if not _enabled or _nothing_said():
+        return wrapped(*args, **kwargs)
+    with contextlib.suppress(Exception):
+        said = _said()
+        if said != attribution.NOTHING and not _serves_everybody(thread):
+            thread.run = partial(_run, thread, Handed(thread.run, said))  # type: ignore[method-assign]
+    try:
+        return wrapped(*args, **kwargs)
+    except BaseException:
+        vars(thread).pop("run", None)  # nobody will run it
+        raise
 
 
 def _serves_everybody(thread: threading.Thread) -> bool:
@@ -94,14 +104,15 @@ def _serves_everybody(thread: threading.Thread) -> bool:
     return str(getattr(work, "__module__", "")).startswith(_POOLS)
 
 
-def _run(thread: threading.Thread, handed: Handed) -> None:
+def _run(thread: threading.Thread, handed: Handed, *_: Any) -> None:
+    """Whoever replaces ``run`` (Sentry does) may take it for a function of the class, and pass the thread once more."""
     vars(thread).pop("run", None)  # it refers to the thread, which would live until a collection of garbage
     handed()
 
 
 def _submit(begun_anywhere: bool, wrapped: Callable[..., Any], _: Any, args: Any, kwargs: Any) -> Any:  # noqa: FBT001
     """``begun_anywhere``: what works may have begun in the middle of a statement, and is told of its end too."""
-    if _enabled and args:
+    if _enabled and args and (begun_anywhere or not _nothing_said()):
         with contextlib.suppress(Exception):
             said = _said()
             if begun_anywhere or said != attribution.NOTHING:

@@ -65,7 +65,7 @@ def start(tracer_provider: Any = None, meter_provider: Any = None, logger_provid
             if settings.carry:
                 handing.watch(key.token)
             if settings.flush_at_end:
-                endings.watch(flush, sigterm=settings.flush_on_sigterm)
+                endings.watch(flush_last, sigterm=settings.flush_on_sigterm)
             _running = Runtime(live, telemetry, observer)
         return _running
 
@@ -114,6 +114,15 @@ def flush(seconds: float = endings.SECONDS) -> bool:
     deadline = monotonic() + seconds
     written = runtime.observer.worker.flush(seconds)
     return runtime.telemetry.flush(max(0.1, deadline - monotonic())) and written
+
+
+def flush_last() -> None:
+    """Before the end of a process that has observed something. One that has not is none of our business: a forked one
+    would say what it has inherited of its parent's metrics, too."""
+    runtime = _running
+    if runtime is not None and runtime.telemetry.used:
+        runtime.telemetry.leave_connections()
+        flush()
 
 
 def stop() -> None:

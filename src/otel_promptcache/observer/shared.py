@@ -110,7 +110,7 @@ class Sharing:
         self._due = float("inf")
         after_fork_in_child(self._after_fork)
         self._enrolled = 0.0
-        self._said: set[str] = set()
+        self._said: set[tuple[tuple[str, ...], str, str]] = set()
 
     def _after_fork(self) -> None:
         # What was paid for belongs to the parent.
@@ -222,8 +222,11 @@ class Sharing:
         for said in members:
             name = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
             member = Member.of(name)
-            if member is not None and name not in self._said and not member.reads(own) and len(self._said) < MAX_SAID:
-                self._said.add(name)
+            if member is None or member.reads(own) or len(self._said) >= MAX_SAID:
+                continue
+            worker = (member.keys, member.host, member.name)  # not its clock, which wanders
+            if worker not in self._said:
+                self._said.add(worker)
                 self._counted.key_mismatch()
                 log.warning(
                     "otel-promptcache: a worker on %s has another OTEL_PROMPTCACHE_HASH_KEY; neither recognises what "

@@ -45,7 +45,7 @@ from otel_promptcache.telemetry.context import (
 from otel_promptcache.telemetry.counters import Labels, label_attributes, label_names, record
 from otel_promptcache.telemetry.errands import ErrandSpan
 from otel_promptcache.telemetry.events import Events, advice_attributes, change_attributes
-from otel_promptcache.telemetry.flushing import flush
+from otel_promptcache.telemetry.flushing import flush, forget_connections
 from otel_promptcache.telemetry.identity import name_child, name_spawned
 from otel_promptcache.telemetry.ledger import ledger_attributes
 from otel_promptcache.telemetry.maps import base_of, marks_of
@@ -118,6 +118,9 @@ class Telemetry:
         self.owners = Owners()
         self._advisor = Advisor()
         self._checked = False
+        self.used = False
+        """Whether this process has observed something, apart from one that it was forked from."""
+        self._forked = False
         self.tracer = trace.get_tracer(semconv.SCOPE, __version__, tracer_provider)
         self._meter = metrics.get_meter(semconv.SCOPE, __version__, meter_provider, **_OF_THE_METER)
         self.book.whoami = {semconv.PACKAGE_VERSION: __version__, semconv.SCHEMA_VERSION: semconv.SCHEMA}
@@ -125,10 +128,18 @@ class Telemetry:
             self.book.whoami[semconv.KEY_ID] = key.id
         self._instruments()
         self.bind()
+        name_spawned(self.providers())
         after_fork_in_child(self._after_fork)
 
     def _after_fork(self) -> None:
+        self.used, self._forked = False, True
         name_child(self.providers()[1])
+
+    def leave_connections(self) -> None:
+        """Has the exporters of a forked process open connections of their own: what it would send over those that it
+        was born with would get among what its parent sends."""
+        if self._forked:
+            forget_connections(self.providers())
 
     def _instruments(self) -> None:
         book, meter, limits = self.book, self._meter, self.book.limits
@@ -201,6 +212,7 @@ class Telemetry:
         record(self._duration, seconds, labels, where)
 
     def _ready(self) -> None:
+        self.used = True
         if not self._checked:
             self._checked = True
             self._first_call()

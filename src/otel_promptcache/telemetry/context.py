@@ -238,6 +238,11 @@ def conversation_in_context(owner: Span | None) -> str:
     return ""
 
 
+def entered() -> bool:
+    """Whether this context has been in a SERVER or CONSUMER span."""
+    return _entry.get() is not None
+
+
 def entry_route() -> str:
     """Route of the innermost SERVER or CONSUMER span around the call, as its instrumentation named it."""
     entry = _entry.get()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any, Final
@@ -30,7 +31,7 @@ def name_spawned(providers: Iterable[Any]) -> None:
     for provider in providers:
         with contextlib.suppress(Exception):
             given = str(_resource(provider).attributes[INSTANCE])
-            if not _random(given) and str(os.getpid()) not in given:
+            if not _random(given) and not _of_this_process(given):
                 _name(provider, f"{given}/{os.getpid()}")
 
 
@@ -41,8 +42,14 @@ def chosen(meters: Any) -> str:
         given = str(attributes.get(INSTANCE, ""))
     except Exception:  # of no SDK
         return ""
-    alone = not given or _random(given) or str(os.getpid()) in given
+    alone = not given or _random(given) or _of_this_process(given)
     return "" if alone else "/".join(str(attributes.get("service.name", "")).split() + given.split())
+
+
+def _of_this_process(identity: str) -> bool:
+    """Whether it has the number of this process, as a word: those in a container are short, and names are full of
+    digits."""
+    return re.search(rf"(?<!\w){os.getpid()}(?!\w)", identity) is not None
 
 
 def _random(identity: str) -> bool:
