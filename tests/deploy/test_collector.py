@@ -26,7 +26,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind
-from servers import Jaeger, Prometheus, built, jaeger, prometheus, prometheus_config, until
+from servers import HOST, Jaeger, Prometheus, built, free_ports, jaeger, prometheus, prometheus_config, until
 from servers.application import Clients, message, observed, provider, text
 from servers.engines import engines
 from servers.estate import CONFIGURATIONS, SCHEMA, ClickHouse, agent, clickhouse_server, gateway, listed
@@ -250,6 +250,35 @@ def test_a_link_further_back_than_the_wait_leads_to_the_ledger(estate: Estate) -
         f"WHERE trace_id = '{trace_id}' AND span_id = '{span_id}'"
     )
     assert found == [{"status": "hit"}]
+
+
+# --- ClickHouse later than a gateway ------------------------------------------------------------------------
+
+
+def test_a_gateway_that_started_before_its_tables_fills_them(tmp_path: Path) -> None:
+    """What came meanwhile has waited, and every call is there: under its name, and with nothing left over."""
+    (port,) = free_ports(1)
+    with gateway(tmp_path, CLICKHOUSE_ENDPOINT=f"http://{HOST}:{port}") as running, provider() as emulated:
+        wire = BatchLogRecordProcessor(OTLPLogExporter(endpoint=running.grpc, insecure=True))
+        clients = Clients(emulated.url)
+        with observed(log_processors=[wire], service="early", ledger="true") as seen:
+
+            def call() -> None:
+                clients.anthropic.messages.create(**message(text(2000), text(10)))
+                seen.settle()
+                assert wire.force_flush()
+
+            call()
+            waiting = tmp_path / "gateway.log"
+            until(lambda: "dial tcp" in waiting.read_text())
+            with clickhouse_server(tmp_path, port) as tables:
+                call()
+                asked = "SELECT promptcache_call_id AS id, other FROM promptcache_calls"
+                until(lambda: len(tables.ask(asked)) >= 2)
+                ids_of_calls = {event["promptcache.call.id"] for event in seen.ledger}
+                assert {row["id"] for row in tables.ask(asked)} == ids_of_calls
+                assert all(row["other"] == {} for row in tables.ask(asked))
+        clients.close()
 
 
 # --- Other instrumentations' spans --------------------------------------------------------------------------

@@ -33,9 +33,9 @@ class ClickHouse:
 
 
 @contextmanager
-def clickhouse_server(folder: Path) -> Iterator[ClickHouse]:
-    """An empty ClickHouse with the shipped tables."""
-    (port,) = free_ports(1)
+def clickhouse_server(folder: Path, port: int | None = None) -> Iterator[ClickHouse]:
+    """An empty ClickHouse with the shipped tables, on a port that others may know before it runs."""
+    port = port or free_ports(1)[0]
     url = f"http://{HOST}:{port}"
     program = [sys.executable, str(Path(__file__).with_name("clickhouse_http.py")), str(port)]
     with process(program, folder / "clickhouse.log", lambda: answers(url)):
