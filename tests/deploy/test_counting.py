@@ -105,6 +105,14 @@ def fields(data: bytes) -> Iterator[tuple[int, list[Any]]]:
     yield from found.items()
 
 
+def foreign_span(tier: Tier) -> None:
+    """A call of a service that does not run the package."""
+    tracers = TracerProvider(resource=Resource({"service.name": "legacy"}))
+    tracers.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(tier.grpc, insecure=True)))
+    usage = {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 100}
+    tracers.get_tracer("app").start_span("chat", kind=SpanKind.CLIENT, attributes=usage).end()
+
+
 def process(clients: Clients) -> None:
     """Everything that is counted: cold, hit, miss, another team, a failure, no usage, no price, another provider."""
     create = clients.anthropic.messages.create
@@ -178,8 +186,27 @@ def test_counters_begin_at_zero(counted: Counted) -> None:
 def test_spans_that_come_one_after_the_other_add_up(counted: Counted) -> None:
     tokens = 'sum(gen_ai_client_inference_usage_input_tokens_total{service_name="legacy"})'
     for number in range(1, 4):
-        tracers = TracerProvider(resource=Resource({"service.name": "legacy"}))
-        tracers.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(counted.gateway.grpc, insecure=True)))
-        usage = {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 100}
-        tracers.get_tracer("app").start_span("chat", kind=SpanKind.CLIENT, attributes=usage).end()
+        foreign_span(counted.gateway)
         until(lambda n=number: [value for _, value in counted.prometheus.query(tokens) if value == 100 * n])
+
+
+def test_an_empty_name_is_nobody(tmp_path: Path) -> None:
+    """A variable that is set, to nothing, is as one that is not: own counters stay, and nothing is counted here."""
+    nobody = {"LEDGER_METRICS_SERVICES": "", "SPAN_METRICS_SERVICES": ""}
+    with gateway(tmp_path, **nobody) as running, provider() as emulated:
+        foreign_span(running)
+        there: dict[str, Any] = {"endpoint": running.grpc, "insecure": True}
+        metrics = PeriodicExportingMetricReader(OTLPMetricExporter(**there), 3_600_000)
+        logs = BatchLogRecordProcessor(OTLPLogExporter(**there))
+        clients = Clients(emulated.url)
+        with observed(
+            readers=[metrics], log_processors=[logs], service="shop", instance="shop-0", ledger="true"
+        ) as seen:
+            clients.anthropic.messages.create(**message(text(2000), text(10)))
+            seen.settle()
+            assert logs.force_flush()
+            assert metrics.force_flush()
+        clients.close()
+        until(lambda: [name for name, *_ in counters(running) if name == "promptcache_calls_total"])
+        found = {(labels["job"], labels["instance"]) for name, labels, _ in counters(running) if name in COUNTERS}
+        assert found == {("shop", "shop-0")}
