@@ -50,6 +50,7 @@ def gateway() -> dict[str, Any]:
     """Two, each with its queue on disk."""
     config = configuration("gateway")
     config["exporters"]["prometheus"]["endpoint"] = "${env:POD_IP}:8889"
+    config["exporters"]["prometheus/counted"]["endpoint"] = "${env:POD_IP}:8890"
     password = {"secretKeyRef": {"name": "promptcache", "key": "clickhouse-password", "optional": True}}
     variables = {
         "TRACES_ENDPOINT": "jaeger:4317",

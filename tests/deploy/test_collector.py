@@ -359,7 +359,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Named]:
     with (
         jaeger(folder) as tracing,
         gateway(folder, TRACES_ENDPOINT=tracing.endpoint, HITS_PERCENT="100", SPAN_METRICS_SERVICES=counted) as running,
-        prometheus(prometheus_config([running.metrics]), folder) as scraping,
+        prometheus(prometheus_config([running.metrics, running.counted]), folder) as scraping,
     ):
         ways: tuple[Callable[[], Any], ...] = (
             lambda: OTLPSpanExporter(endpoint=running.grpc, insecure=True),

@@ -83,8 +83,10 @@ def test_every_host_that_is_named_is_started(profile: str) -> None:
 def test_whom_prometheus_scrapes_and_alarms_is_started(profile: str) -> None:
     shipped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
     (job,) = shipped["scrape_configs"]
-    assert job["static_configs"] == [{"targets": ["otel-collector:8889"]}]
-    assert SERVICES[hosts(profile)["otel-collector"]]["environment"]["METRICS_ENDPOINT"].endswith(":8889")
+    assert job["static_configs"] == [{"targets": ["otel-collector:8889", "otel-collector:8890"]}]
+    told = SERVICES[hosts(profile)["otel-collector"]]["environment"]
+    assert told["METRICS_ENDPOINT"].endswith(":8889")
+    assert told.get("METRICS_COUNTED_ENDPOINT", "").endswith(":8890") == (profile == "full")
     (alerting,) = shipped["alerting"]["alertmanagers"]
     assert alerting["static_configs"] == [{"targets": ["alertmanager:9093"]}]
     assert profile == "minimal" or "alertmanager" in hosts(profile)

@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import SpanKind
 from servers import Prometheus, prometheus, prometheus_config, until
 from servers.application import Clients, message, observed, provider, text
-from servers.estate import Tier, gateway
+from servers.estate import CONFIGURATIONS, Tier, gateway
 
 from otel_promptcache import attribute, route
 
@@ -61,9 +61,15 @@ class Counted:
 
 
 def counters(tier: Tier) -> Iterator[tuple[str, dict[str, str], float]]:
+    """Of both its pages: what processes have counted, and what it has."""
+    for address in (tier.metrics, tier.counted):
+        yield from page_of(address)
+
+
+def page_of(address: str) -> Iterator[tuple[str, dict[str, str], float]]:
     """Name, labels and beginning of each counter, as a Prometheus of today asks for them."""
     protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
-    request = urllib.request.Request(f"http://{tier.metrics}/metrics", headers={"Accept": protobuf})
+    request = urllib.request.Request(f"http://{address}/metrics", headers={"Accept": protobuf})
     with urllib.request.urlopen(request, timeout=10) as response:
         page = response.read()
     while page:
@@ -133,7 +139,7 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counted]:
     services = {"LEDGER_METRICS_SERVICES": "^jobs$", "SPAN_METRICS_SERVICES": "^legacy$"}
     with (
         gateway(folder, **services) as running,
-        prometheus(prometheus_config([running.metrics]), folder) as scraping,
+        prometheus(prometheus_config([running.metrics, running.counted]), folder) as scraping,
     ):
         found = Counted(scraping, running)
         there: dict[str, Any] = {"endpoint": running.grpc, "insecure": True}
@@ -188,6 +194,34 @@ def test_spans_that_come_one_after_the_other_add_up(counted: Counted) -> None:
     for number in range(1, 4):
         foreign_span(counted.gateway)
         until(lambda n=number: [value for _, value in counted.prometheus.query(tokens) if value == 100 * n])
+
+
+def test_what_is_counted_here_outlives_a_quiet_night(tmp_path: Path) -> None:
+    """A process's counters are gone a while after its last word. The gateway's own stay, or they would come back with
+    the next job's calls in them already, of which no `increase` knows."""
+    brief = "exporters::prometheus::metric_expiration: 2s"
+    services = {"LEDGER_METRICS_SERVICES": "^jobs$", "SPAN_METRICS_SERVICES": "^legacy$"}
+    with gateway(tmp_path, "gateway", brief, **services) as running, provider() as emulated:
+        foreign_span(running)
+        clients = Clients(emulated.url)
+        for service in ("jobs", "shop"):
+            there: dict[str, Any] = {"endpoint": running.grpc, "insecure": True}
+            metrics = PeriodicExportingMetricReader(OTLPMetricExporter(**there), 3_600_000)
+            logs = BatchLogRecordProcessor(OTLPLogExporter(**there))
+            with observed(readers=[metrics], log_processors=[logs], service=service, ledger="true") as seen:
+                clients.anthropic.messages.create(**message(text(2000), text(10)))
+                seen.settle()
+                assert metrics.force_flush()
+                assert logs.force_flush()
+        clients.close()
+
+        def jobs() -> set[str]:
+            return {labels["job"] for name, labels, _ in counters(running) if name in COUNTERS}
+
+        until(lambda: jobs() == {"jobs", "legacy", "shop"})
+        until(lambda: jobs() == {"jobs", "legacy"})
+        assert {labels["job"] for _, labels, _ in page_of(running.metrics)} == set()
+        assert "metric_expiration: 720h" in (CONFIGURATIONS / "gateway.yaml").read_text()
 
 
 def test_an_empty_name_is_nobody(tmp_path: Path) -> None:

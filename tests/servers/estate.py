@@ -54,6 +54,8 @@ class Tier:
     http: str
     metrics: str
     """``host:port`` that Prometheus scrapes; of a gateway only."""
+    counted: str
+    """Likewise, for what the gateway counts itself."""
 
     @property
     def address(self) -> str:
@@ -63,11 +65,12 @@ class Tier:
 
 @contextmanager
 def _running(configuration: str, folder: Path, name: str, changes: Sequence[str], **environment: str) -> Iterator[Tier]:
-    grpc, http, metrics, health, telemetry = free_ports(5)
+    grpc, http, metrics, counted, health, telemetry = free_ports(6)
     variables = {
         "OTLP_GRPC_ENDPOINT": f"{HOST}:{grpc}",
         "OTLP_HTTP_ENDPOINT": f"{HOST}:{http}",
         "METRICS_ENDPOINT": f"{HOST}:{metrics}",
+        "METRICS_COUNTED_ENDPOINT": f"{HOST}:{counted}",
         "HEALTH_ENDPOINT": f"{HOST}:{health}",
         "TELEMETRY_PORT": str(telemetry),
         "COLLECTOR_DIRECTORY": str(CONFIGURATIONS),
@@ -77,7 +80,7 @@ def _running(configuration: str, folder: Path, name: str, changes: Sequence[str]
     command = [built("collector"), f"--config={CONFIGURATIONS / configuration}"]
     command += [f"--config=yaml:{change}" for change in changes]
     with process(command, folder / f"{name}.log", lambda: answers(f"http://{HOST}:{health}"), variables):
-        yield Tier(f"http://{HOST}:{grpc}", f"http://{HOST}:{http}", f"{HOST}:{metrics}")
+        yield Tier(f"http://{HOST}:{grpc}", f"http://{HOST}:{http}", f"{HOST}:{metrics}", f"{HOST}:{counted}")
 
 
 @contextmanager
