@@ -56,6 +56,9 @@ class Tier:
     """``host:port`` that Prometheus scrapes; of a gateway only."""
     counted: str
     """Likewise, for what the gateway counts itself."""
+    telemetry: str
+    """``host:port`` of what it counts about itself."""
+    pid: int
 
     @property
     def address(self) -> str:
@@ -79,8 +82,9 @@ def _running(configuration: str, folder: Path, name: str, changes: Sequence[str]
     }
     command = [built("collector"), f"--config={CONFIGURATIONS / configuration}"]
     command += [f"--config=yaml:{change}" for change in changes]
-    with process(command, folder / f"{name}.log", lambda: answers(f"http://{HOST}:{health}"), variables):
-        yield Tier(f"http://{HOST}:{grpc}", f"http://{HOST}:{http}", f"{HOST}:{metrics}", f"{HOST}:{counted}")
+    with process(command, folder / f"{name}.log", lambda: answers(f"http://{HOST}:{health}"), variables) as pid:
+        otlp = f"http://{variables['OTLP_GRPC_ENDPOINT']}", f"http://{HOST}:{http}"
+        yield Tier(*otlp, *(f"{HOST}:{port}" for port in (metrics, counted, telemetry)), pid)
 
 
 @contextmanager
@@ -97,8 +101,8 @@ def listed(addresses: Sequence[str]) -> str:
 
 
 @contextmanager
-def agent(folder: Path, gateways: Sequence[Tier]) -> Iterator[Tier]:
-    """An agent as it is shipped, with these gateways behind it."""
-    behind = [one.address for one in gateways]
+def agent(folder: Path, gateways: Sequence[Tier | str]) -> Iterator[Tier]:
+    """An agent as it is shipped, with these gateways behind it, or what will be one at an address."""
+    behind = [one if isinstance(one, str) else one.address for one in gateways]
     with _running("agent.yaml", folder, "agent", (), GATEWAYS=listed(behind)) as running:
         yield running
