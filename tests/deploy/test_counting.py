@@ -30,7 +30,13 @@ pytestmark = [pytest.mark.server, pytest.mark.xdist_group("estate")]
 PROCESSES = 3
 LABELS = (
     *("gen_ai_provider_name", "gen_ai_request_model", "promptcache_route", "promptcache_attr_team"),
-    *("promptcache_attr_feature", "promptcache_status", "promptcache_reason", "promptcache_cost_class"),
+    *(
+        "promptcache_attr_tenant",
+        "promptcache_attr_feature",
+        "promptcache_status",
+        "promptcache_reason",
+        "promptcache_cost_class",
+    ),
 )
 COUNTERS = (
     *("promptcache_calls_total", "promptcache_usage_missing_calls_total", "promptcache_unpriced_calls_total"),
@@ -122,7 +128,7 @@ def foreign_span(tier: Tier) -> None:
 def process(clients: Clients) -> None:
     """Everything that is counted: cold, hit, miss, another team, a failure, no usage, no price, another provider."""
     create = clients.anthropic.messages.create
-    with route("/letters"), attribute(team="mail", feature="summary"):
+    with route("/letters"), attribute(team="mail", tenant="acme", feature="summary"):
         for first in ("one", "one", "two"):
             create(**message(f"{first}\n" + text(1999), text(10)))
         with pytest.raises(anthropic.InternalServerError):
@@ -151,6 +157,7 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counted]:
                     metrics = PeriodicExportingMetricReader(OTLPMetricExporter(**there), 3_600_000)
                     logs = BatchLogRecordProcessor(OTLPLogExporter(**there))
                     told: dict[str, Any] = {"service": service, "instance": f"{service}-{number}", "ledger": "true"}
+                    told["metric_keys"] = "team,tenant,feature"
                     with observed(readers=[metrics], log_processors=[logs], **told) as seen:
                         process(clients)
                         found.ledger += seen.ledger if service == "jobs" else []
