@@ -17,6 +17,7 @@ import pytest
 import yaml
 from servers import DEPLOY, built
 
+import otel_promptcache
 from otel_promptcache.emulator import emulator
 
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed (pip install --group dev)")
@@ -184,3 +185,10 @@ def test_the_package_is_where_it_is_looked_for() -> None:
     first = {one["name"]: one["value"] for one in app["env"]}["PYTHONPATH"].split(":")[0]
     inside = Path(first).relative_to(app["volumeMounts"][0]["mountPath"])
     assert (DEPLOY.parent / "src" / inside / "sitecustomize.py").exists()
+
+
+def test_the_package_is_of_this_version() -> None:
+    """And not of whatever is the newest when a pod starts."""
+    patch = yaml.safe_load((KUBERNETES / "package" / "deployment.yaml").read_text())
+    (init,) = patch["spec"]["template"]["spec"]["initContainers"]
+    assert init["command"][-1] == f"otel-promptcache[otlp]=={otel_promptcache.__version__}"
