@@ -192,3 +192,17 @@ def test_the_package_is_of_this_version() -> None:
     patch = yaml.safe_load((KUBERNETES / "package" / "deployment.yaml").read_text())
     (init,) = patch["spec"]["template"]["spec"]["initContainers"]
     assert init["command"][-1] == f"otel-promptcache[otlp]=={otel_promptcache.__version__}"
+
+
+def test_gateways_are_scraped_as_on_a_laptop() -> None:
+    """Both pages, with the relabelling of ../prometheus/prometheus.yaml."""
+    monitor = yaml.safe_load((KUBERNETES / "monitor" / "podmonitor.yaml").read_text())["spec"]
+    (job,) = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())["scrape_configs"]
+    shipped = [
+        {re.sub("_(.)", lambda found: found[1].upper(), name): value for name, value in rule.items()}
+        for rule in job["metric_relabel_configs"]
+    ]
+    exporters = yaml.safe_load((KUBERNETES / "base" / "gateway.yaml").read_text())["spec"]["config"]["exporters"]
+    pages = [exporters[name]["endpoint"].rpartition(":")[2] for name in ("prometheus", "prometheus/counted")]
+    assert [str(page["portNumber"]) for page in monitor["podMetricsEndpoints"]] == pages
+    assert all(page["metricRelabelings"] == shipped for page in monitor["podMetricsEndpoints"])
