@@ -34,6 +34,8 @@ OF_RESOURCE = (
     "service.instance.id",
     "deployment.environment.name",
 )
+EACH_ITS_OWN = {"service.instance.id"}
+"""Of the resource; one value a process, which no dictionary of values makes smaller."""
 
 
 class Table(NamedTuple):
@@ -112,7 +114,14 @@ def statements(table: Table) -> list[str]:
         ("timestamp", "DateTime64(9) CODEC(Delta, ZSTD(1))", "Timestamp"),
         ("trace_id", "String", "TraceId"),
         ("span_id", "String", "SpanId"),
-        *((column(name), "LowCardinality(String)", f"ResourceAttributes['{name}']") for name in OF_RESOURCE),
+        *(
+            (
+                column(name),
+                "String" if name in EACH_ITS_OWN else "LowCardinality(String)",
+                f"ResourceAttributes['{name}']",
+            )
+            for name in OF_RESOURCE
+        ),
         *((column(name), kind, value) for name, (kind, value) in fields.items()),
     ]
     known = ", ".join(f"'{name}'" for name in (*fields, semconv.EVENT_NAME))

@@ -15,6 +15,8 @@ HEADER = "# Written by ../render.py from ../../collector/{}.yaml: change that.\n
 IMAGE = "otel/opentelemetry-collector-contrib:0.159.0"
 GATEWAY = "promptcache-gateway"
 MOUNT = "/etc/promptcache"
+QUEUE = "/queue"
+WRITES = {"fsGroup": 10001}  # the image's user, to the queue
 POD_IP = {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
 
 
@@ -43,19 +45,28 @@ def agent() -> dict[str, Any]:
     config = configuration("agent")
     for exporter in config["exporters"].values():
         exporter["resolver"] = {"dns": {"hostname": f"{GATEWAY}-collector-headless", "port": "4317"}}
-    return collector("agent", config, mode="daemonset", env=[POD_IP])
+    return collector(
+        "agent",
+        config,
+        mode="daemonset",
+        env=[POD_IP, {"name": "QUEUE_DIRECTORY", "value": QUEUE}],
+        podSecurityContext=WRITES,
+        volumes=[{"name": "queue", "emptyDir": {}}],  # as long as the pod is, however often the Collector begins again
+        volumeMounts=[{"name": "queue", "mountPath": QUEUE}],
+    )
 
 
 def gateway() -> dict[str, Any]:
     """Two, each with its queue on disk."""
     config = configuration("gateway")
     config["exporters"]["prometheus"]["endpoint"] = "${env:POD_IP}:8889"
+    config["exporters"]["prometheus/counted"]["endpoint"] = "${env:POD_IP}:8890"
     password = {"secretKeyRef": {"name": "promptcache", "key": "clickhouse-password", "optional": True}}
     variables = {
         "TRACES_ENDPOINT": "jaeger:4317",
         "CLICKHOUSE_ENDPOINT": "tcp://clickhouse:9000",
         "COLLECTOR_DIRECTORY": MOUNT,
-        "QUEUE_DIRECTORY": "/queue",
+        "QUEUE_DIRECTORY": QUEUE,
     }
     claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}
     return collector(
@@ -68,11 +79,11 @@ def gateway() -> dict[str, Any]:
             *({"name": name, "value": value} for name, value in variables.items()),
             {"name": "CLICKHOUSE_PASSWORD", "valueFrom": password},
         ],
-        podSecurityContext={"fsGroup": 10001},  # the image's user writes to the queue
+        podSecurityContext=WRITES,
         volumeClaimTemplates=[{"metadata": {"name": "queue"}, "spec": claim}],
         volumes=[{"name": "collector", "configMap": {"name": "promptcache-collector"}}],
         volumeMounts=[
-            {"name": "queue", "mountPath": "/queue"},
+            {"name": "queue", "mountPath": QUEUE},
             {"name": "collector", "mountPath": MOUNT, "readOnly": True},
         ],
     )

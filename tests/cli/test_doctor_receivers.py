@@ -22,7 +22,7 @@ from otel_promptcache.cli._doctor_report import Finding, Level
 from otel_promptcache.settings import Settings
 
 PROTOCOLS = {"grpc": GRPC, "http": HTTP}
-PATIENCE = 1.5
+PATIENCE = 5.0
 
 
 def examined(url: str, protocol: str, *, records: bool = True, ledger: bool = True, **more: str) -> list[Finding]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +29,10 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind
-from servers import Jaeger, Prometheus, built, jaeger, prometheus, prometheus_config, until
+from servers import HOST, Jaeger, Prometheus, built, free_ports, jaeger, prometheus, prometheus_config, until
 from servers.application import Clients, message, observed, provider, text
 from servers.engines import engines
-from servers.estate import CONFIGURATIONS, SCHEMA, ClickHouse, agent, clickhouse_server, gateway, listed
+from servers.estate import CONFIGURATIONS, SCHEMA, ClickHouse, Tier, agent, clickhouse_server, gateway, listed
 
 from otel_promptcache import attribute, route, semconv
 
@@ -252,6 +255,67 @@ def test_a_link_further_back_than_the_wait_leads_to_the_ledger(estate: Estate) -
     assert found == [{"status": "hit"}]
 
 
+# --- ClickHouse later than a gateway ------------------------------------------------------------------------
+
+
+def test_a_gateway_that_started_before_its_tables_fills_them(tmp_path: Path) -> None:
+    """What came meanwhile has waited, and every call is there: under its name, and with nothing left over."""
+    (port,) = free_ports(1)
+    with gateway(tmp_path, CLICKHOUSE_ENDPOINT=f"http://{HOST}:{port}") as running, provider() as emulated:
+        wire = BatchLogRecordProcessor(OTLPLogExporter(endpoint=running.grpc, insecure=True))
+        clients = Clients(emulated.url)
+        with observed(log_processors=[wire], service="early", ledger="true") as seen:
+
+            def call() -> None:
+                clients.anthropic.messages.create(**message(text(2000), text(10)))
+                seen.settle()
+                assert wire.force_flush()
+
+            call()
+            waiting = tmp_path / "gateway.log"
+            until(lambda: "dial tcp" in waiting.read_text())
+            with clickhouse_server(tmp_path, port) as tables:
+                call()
+                asked = "SELECT promptcache_call_id AS id, other FROM promptcache_calls"
+                until(lambda: len(tables.ask(asked)) >= 2)
+                ids_of_calls = {event["promptcache.call.id"] for event in seen.ledger}
+                assert {row["id"] for row in tables.ask(asked)} == ids_of_calls
+                assert all(row["other"] == {} for row in tables.ask(asked))
+        clients.close()
+
+
+# --- Collectors that break off --------------------------------------------------------------------------------
+
+
+def test_what_a_collector_has_taken_is_on_its_disk(tmp_path: Path) -> None:
+    """The row of a call gets to its table by way of an agent and a gateway that are killed once they have taken it,
+    each while what is behind it is not there yet."""
+    gateways, table = (f"{HOST}:{port}" for port in free_ports(2))
+    told = {"OTLP_GRPC_ENDPOINT": gateways, "CLICKHOUSE_ENDPOINT": f"http://{table}"}
+    with agent(tmp_path, [gateways]) as front, provider() as emulated:
+        wire = BatchLogRecordProcessor(OTLPLogExporter(endpoint=front.grpc, insecure=True))
+        clients = Clients(emulated.url)
+        with observed(log_processors=[wire], service="waiting", ledger="true") as seen:
+            clients.anthropic.messages.create(**message(text(2000), text(10)))
+            seen.settle()
+            assert wire.force_flush()
+        clients.close()
+        os.kill(front.pid, signal.SIGKILL)
+    with gateway(tmp_path, **told) as running, agent(tmp_path, [gateways]):
+        until(lambda: accepted(running))
+        os.kill(running.pid, signal.SIGKILL)
+    with clickhouse_server(tmp_path, int(table.rpartition(":")[2])) as tables, gateway(tmp_path, **told):
+        asked = "SELECT promptcache_call_id AS id FROM promptcache_calls"
+        found = until(lambda: tables.ask(asked))
+        assert [row["id"] for row in found] == [event["promptcache.call.id"] for event in seen.ledger]
+
+
+def accepted(tier: Tier) -> bool:
+    """Whether it has taken a record of a log, and said so to its sender."""
+    with urllib.request.urlopen(f"http://{tier.telemetry}/metrics", timeout=10) as page:
+        return bool(re.search(r"(?m)^otelcol_receiver_accepted_log_records\S* [1-9]", page.read().decode()))
+
+
 # --- Other instrumentations' spans --------------------------------------------------------------------------
 
 USAGE = "gen_ai.usage."
@@ -330,7 +394,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Named]:
     with (
         jaeger(folder) as tracing,
         gateway(folder, TRACES_ENDPOINT=tracing.endpoint, HITS_PERCENT="100", SPAN_METRICS_SERVICES=counted) as running,
-        prometheus(prometheus_config([running.metrics]), folder) as scraping,
+        prometheus(prometheus_config([running.metrics, running.counted]), folder) as scraping,
     ):
         ways: tuple[Callable[[], Any], ...] = (
             lambda: OTLPSpanExporter(endpoint=running.grpc, insecure=True),

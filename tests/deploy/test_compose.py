@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import yaml
 from boards.catalogue import BOARDS, layers
 from boards.model import Prom
 from boards.promql import with_version
-from servers import COMPOSE, DEPLOY, ROOT, Jaeger, Prometheus, built, until
-from servers.composed import PROFILES, SERVICES, Laptop, full, hosts, metrics, services
+from servers import COMPOSE, DEPLOY, HOST, ROOT, Jaeger, Prometheus, built, until
+from servers.composed import PROFILES, SERVICES, Composed, Laptop, full, hosts, metrics, services
+from servers.estate import SCHEMA
 from servers.stack import filled_in
 
 pytestmark = pytest.mark.xdist_group("compose")
@@ -81,11 +83,55 @@ def test_every_host_that_is_named_is_started(profile: str) -> None:
 def test_whom_prometheus_scrapes_and_alarms_is_started(profile: str) -> None:
     shipped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
     (job,) = shipped["scrape_configs"]
-    assert job["static_configs"] == [{"targets": ["otel-collector:8889"]}]
-    assert SERVICES[hosts(profile)["otel-collector"]]["environment"]["METRICS_ENDPOINT"].endswith(":8889")
+    assert job["static_configs"] == [{"targets": ["otel-collector:8889", "otel-collector:8890"]}]
+    told = SERVICES[hosts(profile)["otel-collector"]]["environment"]
+    assert told["METRICS_ENDPOINT"].endswith(":8889")
+    assert told.get("METRICS_COUNTED_ENDPOINT", "").endswith(":8890") == (profile == "full")
     (alerting,) = shipped["alerting"]["alertmanagers"]
     assert alerting["static_configs"] == [{"targets": ["alertmanager:9093"]}]
     assert profile == "minimal" or "alertmanager" in hosts(profile)
+
+
+def test_whatever_ends_of_itself_begins_again() -> None:
+    """Each of them is to run as long as the stack does."""
+    assert {name for name, one in SERVICES.items() if one.get("restart") != "unless-stopped"} == set()
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_who_waits_for_whom(profile: str) -> None:
+    """For what says when it is ready, and starts under the same profile."""
+    waiting = {(name, other) for name, one in services(profile).items() for other in one.get("depends_on", ())}
+    assert (
+        waiting
+        == {
+            "minimal": {("application", "emulator")},
+            "metrics": {("application", "emulator")},
+            "full": {("fleet", "emulator"), ("gateway", "clickhouse")},
+        }[profile]
+    )
+    for name, other in waiting:
+        assert other in services(profile)
+        assert SERVICES[name]["depends_on"][other] == {"condition": "service_healthy"}
+        assert SERVICES[other]["healthcheck"]["test"][0] == "CMD"
+
+
+def test_the_tables_are_there_when_clickhouse_is_ready() -> None:
+    """The last that the file makes is asked."""
+    *_, asked = SERVICES["clickhouse"]["healthcheck"]["test"]
+    (name,) = re.findall(r"FROM (\w+)", asked)
+    assert re.findall(r"CREATE OR REPLACE VIEW (\w+)", SCHEMA.read_text())[-1] == name
+
+
+@pytest.mark.server
+def test_the_emulator_is_asked_whether_it_is_ready(tmp_path: Path) -> None:
+    """What is shipped, run: it fails before there is one, and not after."""
+    composed = Composed("minimal", tmp_path)
+    _, _, *arguments = SERVICES["emulator"]["healthcheck"]["test"]
+    there = f"{HOST}:{composed.port('emulator', '8788')}"
+    asking = [sys.executable, *(one.replace("127.0.0.1:8788", there) for one in arguments)]
+    assert subprocess.run(asking, capture_output=True, check=False).returncode != 0
+    with composed.emulator():
+        assert subprocess.run(asking, capture_output=True, check=False).returncode == 0
 
 
 def test_images_are_pinned() -> None:

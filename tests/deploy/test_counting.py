@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import SpanKind
 from servers import Prometheus, prometheus, prometheus_config, until
 from servers.application import Clients, message, observed, provider, text
-from servers.estate import Tier, gateway
+from servers.estate import CONFIGURATIONS, Tier, gateway
 
 from otel_promptcache import attribute, route
 
@@ -30,7 +30,13 @@ pytestmark = [pytest.mark.server, pytest.mark.xdist_group("estate")]
 PROCESSES = 3
 LABELS = (
     *("gen_ai_provider_name", "gen_ai_request_model", "promptcache_route", "promptcache_attr_team"),
-    *("promptcache_attr_feature", "promptcache_status", "promptcache_reason", "promptcache_cost_class"),
+    *(
+        "promptcache_attr_tenant",
+        "promptcache_attr_feature",
+        "promptcache_status",
+        "promptcache_reason",
+        "promptcache_cost_class",
+    ),
 )
 COUNTERS = (
     *("promptcache_calls_total", "promptcache_usage_missing_calls_total", "promptcache_unpriced_calls_total"),
@@ -61,9 +67,15 @@ class Counted:
 
 
 def counters(tier: Tier) -> Iterator[tuple[str, dict[str, str], float]]:
+    """Of both its pages: what processes have counted, and what it has."""
+    for address in (tier.metrics, tier.counted):
+        yield from page_of(address)
+
+
+def page_of(address: str) -> Iterator[tuple[str, dict[str, str], float]]:
     """Name, labels and beginning of each counter, as a Prometheus of today asks for them."""
     protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
-    request = urllib.request.Request(f"http://{tier.metrics}/metrics", headers={"Accept": protobuf})
+    request = urllib.request.Request(f"http://{address}/metrics", headers={"Accept": protobuf})
     with urllib.request.urlopen(request, timeout=10) as response:
         page = response.read()
     while page:
@@ -105,10 +117,18 @@ def fields(data: bytes) -> Iterator[tuple[int, list[Any]]]:
     yield from found.items()
 
 
+def foreign_span(tier: Tier) -> None:
+    """A call of a service that does not run the package."""
+    tracers = TracerProvider(resource=Resource({"service.name": "legacy"}))
+    tracers.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(tier.grpc, insecure=True)))
+    usage = {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 100}
+    tracers.get_tracer("app").start_span("chat", kind=SpanKind.CLIENT, attributes=usage).end()
+
+
 def process(clients: Clients) -> None:
     """Everything that is counted: cold, hit, miss, another team, a failure, no usage, no price, another provider."""
     create = clients.anthropic.messages.create
-    with route("/letters"), attribute(team="mail", feature="summary"):
+    with route("/letters"), attribute(team="mail", tenant="acme", feature="summary"):
         for first in ("one", "one", "two"):
             create(**message(f"{first}\n" + text(1999), text(10)))
         with pytest.raises(anthropic.InternalServerError):
@@ -125,7 +145,7 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counted]:
     services = {"LEDGER_METRICS_SERVICES": "^jobs$", "SPAN_METRICS_SERVICES": "^legacy$"}
     with (
         gateway(folder, **services) as running,
-        prometheus(prometheus_config([running.metrics]), folder) as scraping,
+        prometheus(prometheus_config([running.metrics, running.counted]), folder) as scraping,
     ):
         found = Counted(scraping, running)
         there: dict[str, Any] = {"endpoint": running.grpc, "insecure": True}
@@ -137,6 +157,7 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counted]:
                     metrics = PeriodicExportingMetricReader(OTLPMetricExporter(**there), 3_600_000)
                     logs = BatchLogRecordProcessor(OTLPLogExporter(**there))
                     told: dict[str, Any] = {"service": service, "instance": f"{service}-{number}", "ledger": "true"}
+                    told["metric_keys"] = "team,tenant,feature"
                     with observed(readers=[metrics], log_processors=[logs], **told) as seen:
                         process(clients)
                         found.ledger += seen.ledger if service == "jobs" else []
@@ -178,8 +199,55 @@ def test_counters_begin_at_zero(counted: Counted) -> None:
 def test_spans_that_come_one_after_the_other_add_up(counted: Counted) -> None:
     tokens = 'sum(gen_ai_client_inference_usage_input_tokens_total{service_name="legacy"})'
     for number in range(1, 4):
-        tracers = TracerProvider(resource=Resource({"service.name": "legacy"}))
-        tracers.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(counted.gateway.grpc, insecure=True)))
-        usage = {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 100}
-        tracers.get_tracer("app").start_span("chat", kind=SpanKind.CLIENT, attributes=usage).end()
+        foreign_span(counted.gateway)
         until(lambda n=number: [value for _, value in counted.prometheus.query(tokens) if value == 100 * n])
+
+
+def test_what_is_counted_here_outlives_a_quiet_night(tmp_path: Path) -> None:
+    """A process's counters are gone a while after its last word. The gateway's own stay, or they would come back with
+    the next job's calls in them already, of which no `increase` knows."""
+    brief = "exporters::prometheus::metric_expiration: 2s"
+    services = {"LEDGER_METRICS_SERVICES": "^jobs$", "SPAN_METRICS_SERVICES": "^legacy$"}
+    with gateway(tmp_path, "gateway", brief, **services) as running, provider() as emulated:
+        foreign_span(running)
+        clients = Clients(emulated.url)
+        for service in ("jobs", "shop"):
+            there: dict[str, Any] = {"endpoint": running.grpc, "insecure": True}
+            metrics = PeriodicExportingMetricReader(OTLPMetricExporter(**there), 3_600_000)
+            logs = BatchLogRecordProcessor(OTLPLogExporter(**there))
+            with observed(readers=[metrics], log_processors=[logs], service=service, ledger="true") as seen:
+                clients.anthropic.messages.create(**message(text(2000), text(10)))
+                seen.settle()
+                assert metrics.force_flush()
+                assert logs.force_flush()
+        clients.close()
+
+        def jobs() -> set[str]:
+            return {labels["job"] for name, labels, _ in counters(running) if name in COUNTERS}
+
+        until(lambda: jobs() == {"jobs", "legacy", "shop"})
+        until(lambda: jobs() == {"jobs", "legacy"})
+        assert {labels["job"] for _, labels, _ in page_of(running.metrics)} == set()
+        assert "metric_expiration: 720h" in (CONFIGURATIONS / "gateway.yaml").read_text()
+
+
+def test_an_empty_name_is_nobody(tmp_path: Path) -> None:
+    """A variable that is set, to nothing, is as one that is not: own counters stay, and nothing is counted here."""
+    nobody = {"LEDGER_METRICS_SERVICES": "", "SPAN_METRICS_SERVICES": ""}
+    with gateway(tmp_path, **nobody) as running, provider() as emulated:
+        foreign_span(running)
+        there: dict[str, Any] = {"endpoint": running.grpc, "insecure": True}
+        metrics = PeriodicExportingMetricReader(OTLPMetricExporter(**there), 3_600_000)
+        logs = BatchLogRecordProcessor(OTLPLogExporter(**there))
+        clients = Clients(emulated.url)
+        with observed(
+            readers=[metrics], log_processors=[logs], service="shop", instance="shop-0", ledger="true"
+        ) as seen:
+            clients.anthropic.messages.create(**message(text(2000), text(10)))
+            seen.settle()
+            assert logs.force_flush()
+            assert metrics.force_flush()
+        clients.close()
+        until(lambda: [name for name, *_ in counters(running) if name == "promptcache_calls_total"])
+        found = {(labels["job"], labels["instance"]) for name, labels, _ in counters(running) if name in COUNTERS}
+        assert found == {("shop", "shop-0")}

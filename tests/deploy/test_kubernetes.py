@@ -17,6 +17,7 @@ import pytest
 import yaml
 from servers import DEPLOY, built
 
+import otel_promptcache
 from otel_promptcache.emulator import emulator
 
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed (pip install --group dev)")
@@ -184,3 +185,24 @@ def test_the_package_is_where_it_is_looked_for() -> None:
     first = {one["name"]: one["value"] for one in app["env"]}["PYTHONPATH"].split(":")[0]
     inside = Path(first).relative_to(app["volumeMounts"][0]["mountPath"])
     assert (DEPLOY.parent / "src" / inside / "sitecustomize.py").exists()
+
+
+def test_the_package_is_of_this_version() -> None:
+    """And not of whatever is the newest when a pod starts."""
+    patch = yaml.safe_load((KUBERNETES / "package" / "deployment.yaml").read_text())
+    (init,) = patch["spec"]["template"]["spec"]["initContainers"]
+    assert init["command"][-1] == f"otel-promptcache[otlp]=={otel_promptcache.__version__}"
+
+
+def test_gateways_are_scraped_as_on_a_laptop() -> None:
+    """Both pages, with the relabelling of ../prometheus/prometheus.yaml."""
+    monitor = yaml.safe_load((KUBERNETES / "monitor" / "podmonitor.yaml").read_text())["spec"]
+    (job,) = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())["scrape_configs"]
+    shipped = [
+        {re.sub("_(.)", lambda found: found[1].upper(), name): value for name, value in rule.items()}
+        for rule in job["metric_relabel_configs"]
+    ]
+    exporters = yaml.safe_load((KUBERNETES / "base" / "gateway.yaml").read_text())["spec"]["config"]["exporters"]
+    pages = [exporters[name]["endpoint"].rpartition(":")[2] for name in ("prometheus", "prometheus/counted")]
+    assert [str(page["portNumber"]) for page in monitor["podMetricsEndpoints"]] == pages
+    assert all(page["metricRelabelings"] == shipped for page in monitor["podMetricsEndpoints"])

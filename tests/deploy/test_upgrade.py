@@ -109,3 +109,11 @@ def test_versions_side_by_side_are_named(upgraded: Ask) -> None:
         semconv.SCHEMA: 2,
         semconv.SCHEMA + 1: 1,
     }
+
+
+def test_names_of_processes_are_no_dictionary(upgraded: Ask) -> None:
+    """There is one a process, of which there is no end: more than a dictionary is good for."""
+    found = upgraded(
+        "SELECT DISTINCT type FROM system.columns WHERE name = 'service_instance_id' AND table LIKE 'promptcache_%'"
+    )
+    assert [row["type"] for row in found] == ["String"]

@@ -135,9 +135,9 @@ def process(
     environment: Mapping[str, str] | None = None,
     patience: float = PATIENCE,
     grace: float = 5,
-) -> Iterator[None]:
-    """A server process, from when it is ready to the end of the block. It has ``patience`` seconds to be ready, and
-    ``grace`` seconds to end."""
+) -> Iterator[int]:
+    """The id of a server process, from when it is ready to the end of the block. It has ``patience`` seconds to be
+    ready, and ``grace`` seconds to end."""
     with log.open("wb") as output:
         running = subprocess.Popen(
             command,
@@ -152,7 +152,7 @@ def process(
             if running.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"{Path(command[0]).name} is not ready; its log ends with\n{log.read_text()[-2000:]}")
             time.sleep(0.05)
-        yield
+        yield running.pid
     finally:
         running.terminate()
         try:

@@ -33,9 +33,9 @@ class ClickHouse:
 
 
 @contextmanager
-def clickhouse_server(folder: Path) -> Iterator[ClickHouse]:
-    """An empty ClickHouse with the shipped tables."""
-    (port,) = free_ports(1)
+def clickhouse_server(folder: Path, port: int | None = None) -> Iterator[ClickHouse]:
+    """An empty ClickHouse with the shipped tables, on a port that others may know before it runs."""
+    port = port or free_ports(1)[0]
     url = f"http://{HOST}:{port}"
     program = [sys.executable, str(Path(__file__).with_name("clickhouse_http.py")), str(port)]
     with process(program, folder / "clickhouse.log", lambda: answers(url)):
@@ -54,6 +54,11 @@ class Tier:
     http: str
     metrics: str
     """``host:port`` that Prometheus scrapes; of a gateway only."""
+    counted: str
+    """Likewise, for what the gateway counts itself."""
+    telemetry: str
+    """``host:port`` of what it counts about itself."""
+    pid: int
 
     @property
     def address(self) -> str:
@@ -63,11 +68,12 @@ class Tier:
 
 @contextmanager
 def _running(configuration: str, folder: Path, name: str, changes: Sequence[str], **environment: str) -> Iterator[Tier]:
-    grpc, http, metrics, health, telemetry = free_ports(5)
+    grpc, http, metrics, counted, health, telemetry = free_ports(6)
     variables = {
         "OTLP_GRPC_ENDPOINT": f"{HOST}:{grpc}",
         "OTLP_HTTP_ENDPOINT": f"{HOST}:{http}",
         "METRICS_ENDPOINT": f"{HOST}:{metrics}",
+        "METRICS_COUNTED_ENDPOINT": f"{HOST}:{counted}",
         "HEALTH_ENDPOINT": f"{HOST}:{health}",
         "TELEMETRY_PORT": str(telemetry),
         "COLLECTOR_DIRECTORY": str(CONFIGURATIONS),
@@ -76,8 +82,9 @@ def _running(configuration: str, folder: Path, name: str, changes: Sequence[str]
     }
     command = [built("collector"), f"--config={CONFIGURATIONS / configuration}"]
     command += [f"--config=yaml:{change}" for change in changes]
-    with process(command, folder / f"{name}.log", lambda: answers(f"http://{HOST}:{health}"), variables):
-        yield Tier(f"http://{HOST}:{grpc}", f"http://{HOST}:{http}", f"{HOST}:{metrics}")
+    with process(command, folder / f"{name}.log", lambda: answers(f"http://{HOST}:{health}"), variables) as pid:
+        otlp = f"http://{variables['OTLP_GRPC_ENDPOINT']}", f"http://{HOST}:{http}"
+        yield Tier(*otlp, *(f"{HOST}:{port}" for port in (metrics, counted, telemetry)), pid)
 
 
 @contextmanager
@@ -94,8 +101,8 @@ def listed(addresses: Sequence[str]) -> str:
 
 
 @contextmanager
-def agent(folder: Path, gateways: Sequence[Tier]) -> Iterator[Tier]:
-    """An agent as it is shipped, with these gateways behind it."""
-    behind = [one.address for one in gateways]
+def agent(folder: Path, gateways: Sequence[Tier | str]) -> Iterator[Tier]:
+    """An agent as it is shipped, with these gateways behind it, or what will be one at an address."""
+    behind = [one if isinstance(one, str) else one.address for one in gateways]
     with _running("agent.yaml", folder, "agent", (), GATEWAYS=listed(behind)) as running:
         yield running

@@ -106,8 +106,9 @@ class Site:
         return [span for span in self.jaeger.find(service) if "promptcache.status" in span.tags]
 
     def counted(self, metric: str, service: str) -> dict[str, float]:
-        """By process. Those that are gone are still there for five minutes."""
-        found = self.prometheus.query(f'sum by (service_instance_id) ({metric}{{service_name="{service}"}})')
+        """By process. Those that are gone are there, however long the others took."""
+        last = f'max_over_time({metric}{{service_name="{service}"}}[1h])'
+        found = self.prometheus.query(f"sum by (service_instance_id) ({last})")
         return {labels["service_instance_id"]: value for labels, value in found}
 
     # --- what is run ----------------------------------------------------------------------------------------
