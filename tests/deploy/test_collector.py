@@ -261,7 +261,11 @@ def test_a_link_further_back_than_the_wait_leads_to_the_ledger(estate: Estate) -
 def test_a_gateway_that_started_before_its_tables_fills_them(tmp_path: Path) -> None:
     """What came meanwhile has waited, and every call is there: under its name, and with nothing left over."""
     (port,) = free_ports(1)
-    with gateway(tmp_path, CLICKHOUSE_ENDPOINT=f"http://{HOST}:{port}") as running, provider() as emulated:
+    soon = "exporters::clickhouse::retry_on_failure: {initial_interval: 500ms, max_interval: 1s}"
+    with (
+        gateway(tmp_path, "gateway", soon, CLICKHOUSE_ENDPOINT=f"http://{HOST}:{port}") as running,
+        provider() as emulated,
+    ):
         wire = BatchLogRecordProcessor(OTLPLogExporter(endpoint=running.grpc, insecure=True))
         clients = Clients(emulated.url)
         with observed(log_processors=[wire], service="early", ledger="true") as seen:
@@ -277,7 +281,7 @@ def test_a_gateway_that_started_before_its_tables_fills_them(tmp_path: Path) -> 
             with clickhouse_server(tmp_path, port) as tables:
                 call()
                 asked = "SELECT promptcache_call_id AS id, other FROM promptcache_calls"
-                until(lambda: len(tables.ask(asked)) >= 2)
+                until(lambda: len(tables.ask(asked)) >= 2, 60)
                 ids_of_calls = {event["promptcache.call.id"] for event in seen.ledger}
                 assert {row["id"] for row in tables.ask(asked)} == ids_of_calls
                 assert all(row["other"] == {} for row in tables.ask(asked))
