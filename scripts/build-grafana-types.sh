@@ -10,11 +10,4 @@ source "$here/go-tools.sh"
 
 target="$tools/grafana-types-$version"
 finished "$target"
-command -v npm >/dev/null || cannot "npm is not installed"
-
-mkdir -p "$tools"
-work=$(mktemp -d -p "$tools") # on one file system: nobody ever sees half a folder
-npm install --silent --no-audit --no-fund --prefix "$work" "@grafana/schema@$version" typescript@5.9.3 >&2
-chmod 755 "$work"
-mv -T "$work" "$target"
-echo "$target"
+npm_folder "$target" "@grafana/schema@$version" typescript@5.9.3

@@ -9,11 +9,4 @@ source "$here/go-tools.sh"
 
 target="$tools/traceql-$version"
 finished "$target"
-command -v npm >/dev/null || cannot "npm is not installed"
-
-mkdir -p "$tools"
-work=$(mktemp -d -p "$tools") # on one file system: nobody ever sees half a folder
-npm install --silent --no-audit --no-fund --prefix "$work" "@grafana/lezer-traceql@$version" @lezer/lr@1.4.5 >&2
-chmod 755 "$work"
-mv -T "$work" "$target"
-echo "$target"
+npm_folder "$target" "@grafana/lezer-traceql@$version" @lezer/lr@1.4.5

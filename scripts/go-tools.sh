@@ -1,4 +1,4 @@
-# Shared by the build-*.sh scripts: where built programs are kept, and whether Go can build them.
+# Shared by the build-*.sh scripts: where built programs are kept, whether Go can build them, and what npm brings.
 # shellcheck shell=bash
 
 # shellcheck disable=SC2034 # the scripts that source this read it
@@ -33,4 +33,17 @@ keep() {
     cp "$1" "$2.$$"
     mv "$2.$$" "$2"
     echo "$2"
+}
+
+# npm_folder TARGET PACKAGE...: a folder with these packages of npm's.
+npm_folder() {
+    local target=$1 work
+    shift
+    command -v npm >/dev/null || cannot "npm is not installed"
+    mkdir -p "$tools"
+    work=$(mktemp -d -p "$tools") # on one file system: nobody ever sees half a folder
+    npm install --silent --no-audit --no-fund --prefix "$work" "$@" >&2
+    chmod 755 "$work"
+    mv -T "$work" "$target"
+    echo "$target"
 }

@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from otel_promptcache._version import __version__
-from otel_promptcache.cli._doctor_report import Finding, Section, note, ok, problem
+from otel_promptcache.cli._doctor_report import NAMES_OF_THEIR_OWN, Finding, Section, note, ok, problem, some
 from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history.records import SCHEMA
 from otel_promptcache.history.redis import ROSTER_SECONDS, Member, Server
@@ -88,13 +88,13 @@ def _roster(said: Sequence[tuple[str, float]], keys: Sequence[str], now: float) 
         yield note("workers", "none has said anything in the last hour", "they do with their first call")
         return
     hosts = {member.host for member in members}
-    yield ok("workers", f"on {len(hosts)} host{'s' if len(hosts) > 1 else ''} in the last hour: {_some(hosts)}")
+    yield ok("workers", f"on {len(hosts)} host{'s' if len(hosts) > 1 else ''} in the last hour: {some(hosts)}")
     strangers = [member for member in members if not (member.keys[0] in keys or keys[0] in member.keys)]
     if strangers:
         yield problem(
             "keys",
-            f"another one ({_some({one.keys[0] for one in strangers})}, here {keys[0]}) on "
-            f"{_some({one.host for one in strangers})}",
+            f"another one ({some({one.keys[0] for one in strangers})}, here {keys[0]}) on "
+            f"{some({one.host for one in strangers})}",
             f"{PREFIX}HASH_KEY must be one secret for all; while it is changed, {PREFIX}HASH_KEY_BEFORE is the other",
         )
     else:
@@ -103,7 +103,7 @@ def _roster(said: Sequence[tuple[str, float]], keys: Sequence[str], now: float) 
     if apart:
         yield note(
             "clocks",
-            f"not the server's: {_some(apart)}",
+            f"not the server's: {some(apart)}",
             "set them: spans and ledger events bear the times of their worker; the shared history goes by the server's",
         )
     for name in sorted({member.name for member in members if member.name}):
@@ -111,22 +111,17 @@ def _roster(said: Sequence[tuple[str, float]], keys: Sequence[str], now: float) 
         if len(named) > 1:
             yield problem(
                 INSTANCE,
-                f"{name} on {_some(named)}: they overwrite one another's counters",
-                "leave it to the SDK, or name each process differently (docs/workers.md)",
+                f"{name} on {some(named)}: they overwrite one another's counters",
+                NAMES_OF_THEIR_OWN,
             )
     far = {member.schema for member in members if abs(member.schema - SCHEMA) > 1}
     near = {member.schema for member in members} - far - {SCHEMA}
     versions = {member.version for member in members}
     if far:
         yield problem(
-            "schema", f"{_some(far)} beside {SCHEMA}: these workers do not read each other", "bring them to one version"
+            "schema", f"{some(far)} beside {SCHEMA}: these workers do not read each other", "bring them to one version"
         )
     elif near:
-        yield note("schema", f"{_some(near)} beside {SCHEMA}: the newer version reads both, the older one its own")
+        yield note("schema", f"{some(near)} beside {SCHEMA}: the newer version reads both, the older one its own")
     if versions != {__version__}:
-        yield note("versions", f"{_some(versions)}; here {__version__}")
-
-
-def _some(names: set[str] | set[int]) -> str:
-    shown = sorted(map(str, names))
-    return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")
+        yield note("versions", f"{some(versions)}; here {__version__}")

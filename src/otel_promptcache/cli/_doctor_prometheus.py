@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from otel_promptcache import semconv
 from otel_promptcache._version import __version__
-from otel_promptcache.cli._doctor_report import Finding, note, ok, problem
+from otel_promptcache.cli._doctor_report import NAMES_OF_THEIR_OWN, Finding, note, ok, problem, some
 from otel_promptcache.settings import PREFIX
 from otel_promptcache.telemetry.counters import MAX_LABEL_VALUES
 from otel_promptcache.telemetry.identity import INSTANCE
@@ -19,7 +19,6 @@ from otel_promptcache.telemetry.identity import INSTANCE
 _FAMILY: Final = '__name__=~"promptcache[._].+"'
 _CALLS: Final = '{__name__=~"promptcache[._]calls(_total)?"}'
 _NEAR: Final = 0.8
-_FEW: Final = 5
 _RESTARTS: Final = 5
 """Times that a process may begin anew within an hour before it is taken for several."""
 
@@ -130,18 +129,18 @@ def _workers(ask: Ask) -> Iterator[Finding]:
     schemas = {schema for own in found.values() for schema in own.get(semconv.SCHEMA_VERSION, ())}
     far = {schema for schema in schemas if not schema.isdecimal() or abs(int(schema) - semconv.SCHEMA) > 1}
     if far:
-        text = f"{_some(far)} beside {semconv.SCHEMA}: what reads the one cannot read the other"
+        text = f"{some(far)} beside {semconv.SCHEMA}: what reads the one cannot read the other"
         yield problem("schema", text, "bring them to one version, readers first")
     elif schemas - {str(semconv.SCHEMA)}:
-        others = _some(schemas - {str(semconv.SCHEMA)})
+        others = some(schemas - {str(semconv.SCHEMA)})
         yield note("schema", f"{others} beside {semconv.SCHEMA}: the newer version reads both, the older one its own")
     versions = {version for own in found.values() for version in own.get(semconv.PACKAGE_VERSION, ())}
     if versions:
         say = ok if versions == {__version__} else note
-        yield say("versions", f"{_some(versions)} of otel-promptcache in {len(found)} services; here {__version__}")
+        yield say("versions", f"{some(versions)} of otel-promptcache in {len(found)} services; here {__version__}")
     for service, own in sorted(found.items()):
         if len(own.get(semconv.KEY_ID, ())) > 1:
-            text = f"{len(own[semconv.KEY_ID])} in the processes of {service}: {_some(own[semconv.KEY_ID])}"
+            text = f"{len(own[semconv.KEY_ID])} in the processes of {service}: {some(own[semconv.KEY_ID])}"
             yield problem("keys", text, f"{PREFIX}HASH_KEY is one secret for all")
 
 
@@ -156,14 +155,9 @@ def _losses(ask: Ask) -> Iterator[Finding]:
         rows = ask(f"({now} - {before} >= 0) or {now}")
         lost = {row["metric"].get(loss.by, ""): float(row["value"][1]) for row in rows}
         if total := sum(lost.values()):
-            whose = _some({name for name, count in lost.items() if count and name})
+            whose = some({name for name, count in lost.items() if count and name})
             by = f" ({whose})" if whose else ""
             yield problem(loss.subject, f"{total:,.0f} {loss.text}{by}", loss.advice)
-
-
-def _some(names: Iterable[str]) -> str:
-    shown = sorted(names)
-    return ", ".join(shown[:_FEW]) + (f" and {len(shown) - _FEW} more" if len(shown) > _FEW else "")
 
 
 def _instances(ask: Ask, dotted: bool) -> Iterator[Finding]:  # noqa: FBT001
@@ -176,7 +170,7 @@ def _instances(ask: Ask, dotted: bool) -> Iterator[Finding]:  # noqa: FBT001
         yield problem(
             INSTANCE,
             f"{name}: a counter fell {float(row['value'][1]):.0f} times in an hour, for several processes have it",
-            "leave it to the SDK, or name each process differently (docs/workers.md)",
+            NAMES_OF_THEIR_OWN,
         )
     if not rows:
         yield ok(INSTANCE, "no counter keeps falling: no two processes have the same")

@@ -6,13 +6,17 @@ import json
 import shutil
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
 _WIDEST: Final = 120
 _LEVEL_WIDTH: Final = 9
 _SUBJECT_WIDTH: Final = 38
+_FEW: Final = 5
+
+NAMES_OF_THEIR_OWN: Final = "leave it to the SDK, or name each process differently (docs/workers.md)"
+"""Advice wherever two processes have one ``service.instance.id``."""
 
 
 class Level(StrEnum):
@@ -52,6 +56,12 @@ def note(subject: str, text: str, advice: str = "") -> Finding:
 def problem(subject: str, text: str, advice: str = "") -> Finding:
     """Costs telemetry, or makes it wrong."""
     return Finding(Level.PROBLEM, subject, text, advice)
+
+
+def some(names: Iterable[object]) -> str:
+    """The first few, and how many more there are."""
+    shown = sorted(map(str, names))
+    return ", ".join(shown[:_FEW]) + (f" and {len(shown) - _FEW} more" if len(shown) > _FEW else "")
 
 
 def found_problem(sections: Sequence[Section]) -> bool:

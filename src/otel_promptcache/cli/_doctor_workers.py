@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from otel_promptcache.cli import _doctor_child
-from otel_promptcache.cli._doctor_report import Finding, Section, note, ok, problem
+from otel_promptcache.cli._doctor_report import NAMES_OF_THEIR_OWN, Finding, Section, note, ok, problem
 from otel_promptcache.telemetry.identity import INSTANCE
 
 _TITLE: Final = "Several processes"
-_ADVICE: Final = "leave it to the SDK, or name each process differently (docs/workers.md)"
 
 
 def section() -> Section:
@@ -38,7 +37,7 @@ def findings(ids: Sequence[str]) -> Iterator[Finding]:
             INSTANCE,
             f"{ids[0]}, in every process that is started here. Those that are forked, or started by multiprocessing, "
             "get one of their own; of others, two overwrite each other's counters",
-            f"{_ADVICE}; doctor --prometheus URL says whether it happens",
+            f"{NAMES_OF_THEIR_OWN}; doctor --prometheus URL says whether it happens",
         )
     else:
         yield ok(INSTANCE, "another one in each process")
