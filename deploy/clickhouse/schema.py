@@ -14,6 +14,8 @@ from otel_promptcache import semconv
 FILE = Path(__file__).with_name("schema.sql")
 LANDING = "promptcache_events"
 """What the Collector's exporter inserts into: `logs_table_name` in its configuration."""
+CLOSED = "schema_sql_is_not_through"
+"""A constraint that no row meets, while a row could find a view missing or old. Its name is what a Collector logs."""
 TYPES = {"string": "String", "int": "Nullable(Int64)", "double": "Nullable(Float64)", "boolean": "Nullable(Bool)"}
 """What an event does not say is null, so that no sum takes it for a zero; a text is empty."""
 FEW = {"low", "bounded", "bounded by prompt versions"}
@@ -169,8 +171,11 @@ SETTINGS do_not_merge_across_partitions_select_final = 1"""
 def schema() -> str:
     """The whole file."""
     landing = f"""\
--- Written by schema.py; change that. Run once, and again after an upgrade, before the Collector starts:
+-- Written by schema.py; change that. Run once, and again after an upgrade; Collectors may be running:
 --     clickhouse-client --multiquery < schema.sql
+-- From the first statement to the last {LANDING} takes no rows ({CLOSED}), and they wait
+-- in the Collectors' queues: one that came before its view would be in no table but this. Did it break off, run it again.
+--
 -- The exporter inserts into {LANDING}; the views below sort its rows into a table for each kind of event. A retried
 -- export brings a row twice: ask {", ".join(table.name for table in TABLES)}, where each is once. The tables end
 -- with _stored; how long they keep what is in their TTL:
@@ -193,13 +198,19 @@ CREATE TABLE IF NOT EXISTS {LANDING} (
     ScopeVersion LowCardinality(String),
     ScopeAttributes Map(LowCardinality(String), String),
     LogAttributes Map(LowCardinality(String), String),
-    EventName LowCardinality(String)
+    EventName LowCardinality(String),
+    CONSTRAINT {CLOSED} CHECK false
 ) ENGINE = MergeTree
 PARTITION BY toDate(Timestamp)
 ORDER BY (ServiceName, Timestamp)
 TTL toDateTime(Timestamp) + INTERVAL 7 DAY
 SETTINGS ttl_only_drop_parts = 1"""
-    parts = [landing, *(statement for table in TABLES for statement in statements(table))]
+    parts = [
+        landing,
+        f"ALTER TABLE {LANDING} ADD CONSTRAINT IF NOT EXISTS {CLOSED} CHECK false",
+        *(statement for table in TABLES for statement in statements(table)),
+        f"-- From here on there is a place for every row.\nALTER TABLE {LANDING} DROP CONSTRAINT IF EXISTS {CLOSED}",
+    ]
     return ";\n\n".join(parts) + ";\n"
 
 

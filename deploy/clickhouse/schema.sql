@@ -1,5 +1,8 @@
--- Written by schema.py; change that. Run once, and again after an upgrade, before the Collector starts:
+-- Written by schema.py; change that. Run once, and again after an upgrade; Collectors may be running:
 --     clickhouse-client --multiquery < schema.sql
+-- From the first statement to the last promptcache_events takes no rows (schema_sql_is_not_through), and they wait
+-- in the Collectors' queues: one that came before its view would be in no table but this. Did it break off, run it again.
+--
 -- The exporter inserts into promptcache_events; the views below sort its rows into a table for each kind of event. A retried
 -- export brings a row twice: ask promptcache_calls, promptcache_changes, promptcache_advice, where each is once. The tables end
 -- with _stored; how long they keep what is in their TTL:
@@ -22,12 +25,15 @@ CREATE TABLE IF NOT EXISTS promptcache_events (
     ScopeVersion LowCardinality(String),
     ScopeAttributes Map(LowCardinality(String), String),
     LogAttributes Map(LowCardinality(String), String),
-    EventName LowCardinality(String)
+    EventName LowCardinality(String),
+    CONSTRAINT schema_sql_is_not_through CHECK false
 ) ENGINE = MergeTree
 PARTITION BY toDate(Timestamp)
 ORDER BY (ServiceName, Timestamp)
 TTL toDateTime(Timestamp) + INTERVAL 7 DAY
 SETTINGS ttl_only_drop_parts = 1;
+
+ALTER TABLE promptcache_events ADD CONSTRAINT IF NOT EXISTS schema_sql_is_not_through CHECK false;
 
 -- The ledger: one row a call.
 CREATE TABLE IF NOT EXISTS promptcache_calls_stored (
@@ -646,3 +652,6 @@ WHERE if(EventName = '', LogAttributes['event.name'], EventName) = 'promptcache.
 CREATE OR REPLACE VIEW promptcache_advice AS
 SELECT * FROM promptcache_advice_stored FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1;
+
+-- From here on there is a place for every row.
+ALTER TABLE promptcache_events DROP CONSTRAINT IF EXISTS schema_sql_is_not_through;

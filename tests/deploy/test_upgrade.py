@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from boards.model import QUERIES
 from servers import clickhouse
-from servers.estate import SCHEMA
+from servers.estate import SCHEMA, empty_clickhouse, statements
 
 from otel_promptcache import semconv
 
@@ -17,11 +18,8 @@ pytestmark = [pytest.mark.server, pytest.mark.xdist_group("stack")]
 Ask = Callable[[str], list[dict[str, Any]]]
 NEW = "promptcache_hit_depth"
 """A column that the version before did not have, for the sake of this test."""
-
-
-def statements(text: str) -> list[str]:
-    found = re.sub(r"(?m)^--.*$", "", text).split(";\n")
-    return [statement for statement in found if statement.strip()]
+BEING_MADE = "schema_sql_is_not_through"
+"""Why a table takes no rows; the engine says it to who sends one."""
 
 
 def before(text: str) -> str:
@@ -90,6 +88,30 @@ def test_a_new_field_has_its_column_from_then_on(upgraded: Ask) -> None:
 def test_a_field_of_tomorrow_is_kept(upgraded: Ask) -> None:
     (row,) = upgraded("SELECT other FROM promptcache_calls WHERE promptcache_call_id = 'next'")
     assert row["other"] == {"promptcache.of_tomorrow": "yes"}
+
+
+@pytest.mark.parametrize("upgrading", [False, True], ids=["new", "upgraded"])
+def test_a_gateway_may_run_while_the_tables_are_made(tmp_path: Path, upgrading: bool) -> None:
+    """What comes between two statements is refused, so that the gateway sends it again, or is in its table whole."""
+    text = SCHEMA.read_text()
+    with empty_clickhouse(tmp_path) as server:
+        ask = server.ask
+        if upgrading:
+            for statement in statements(before(text)):
+                ask(statement)
+        taken = []
+        for place, statement in enumerate(statements(text)):
+            ask(statement)
+            try:
+                insert(ask, f"call-{place:02}", semconv.SCHEMA)
+                taken.append(place)
+            except RuntimeError as error:
+                assert BEING_MADE in str(error), error  # noqa: PT017 - not all are refused
+        # Before the upgrade, where there is something to upgrade, and when it is done.
+        assert taken == ([0, place] if upgrading else [place])
+        found = ask(f"SELECT promptcache_call_id AS id, {NEW} AS new, other FROM promptcache_calls ORDER BY id")
+        assert [row["id"] for row in found] == [f"call-{place:02}" for place in taken]
+        assert (found[-1]["new"], found[-1]["other"]) == (0.25, {})
 
 
 @pytest.mark.parametrize("file", sorted(QUERIES.glob("*.sql")), ids=lambda file: file.stem)

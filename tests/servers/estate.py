@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 from servers import DEPLOY, HOST, answers, built, free_ports, process
 
@@ -25,24 +26,37 @@ class ClickHouse:
     url: str
 
     def ask(self, sql: str) -> list[dict[str, Any]]:
-        """The rows of a statement as dictionaries."""
+        """The rows of a statement as dictionaries; a ``RuntimeError`` is what the engine has against it."""
         request = urllib.request.Request(f"{self.url}/?default_format=JSON", sql.encode(), method="POST")
-        with urllib.request.urlopen(request, timeout=30) as response:
-            said = response.read()
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                said = response.read()
+        except HTTPError as error:
+            raise RuntimeError(error.read().decode()) from error
         return list(json.loads(said)["data"]) if said else []
 
 
+def statements(text: str) -> list[str]:
+    """The statements of a file of SQL, one by one."""
+    return [one for one in re.sub(r"(?m)^--.*$", "", text).split(";\n") if one.strip()]
+
+
 @contextmanager
-def clickhouse_server(folder: Path, port: int | None = None) -> Iterator[ClickHouse]:
-    """An empty ClickHouse with the shipped tables, on a port that others may know before it runs."""
+def empty_clickhouse(folder: Path, port: int | None = None) -> Iterator[ClickHouse]:
+    """A ClickHouse without tables, on a port that others may know before it runs."""
     port = port or free_ports(1)[0]
     url = f"http://{HOST}:{port}"
     program = [sys.executable, str(Path(__file__).with_name("clickhouse_http.py")), str(port)]
     with process(program, folder / "clickhouse.log", lambda: answers(url)):
-        server = ClickHouse(url)
-        for statement in re.sub(r"(?m)^--.*$", "", SCHEMA.read_text()).split(";\n"):
-            if statement.strip():
-                server.ask(statement)
+        yield ClickHouse(url)
+
+
+@contextmanager
+def clickhouse_server(folder: Path, port: int | None = None) -> Iterator[ClickHouse]:
+    """A ClickHouse with the shipped tables, which are empty."""
+    with empty_clickhouse(folder, port) as server:
+        for statement in statements(SCHEMA.read_text()):
+            server.ask(statement)
         yield server
 
 
