@@ -173,12 +173,12 @@ def schema() -> str:
     landing = f"""\
 -- Written by schema.py; change that. Run once, and again after an upgrade; Collectors may be running:
 --     clickhouse-client --multiquery < schema.sql
--- From the first statement to the last {LANDING} takes no rows ({CLOSED}), and they wait
--- in the Collectors' queues: one that came before its view would be in no table but this. Did it break off, run it again.
+-- From the first statement to the last {LANDING} takes no rows ({CLOSED}), and they
+-- wait in the Collectors' queues: one that came before its view would be in no other table. If it broke off, run it again.
 --
--- The exporter inserts into {LANDING}; the views below sort its rows into a table for each kind of event. A retried
--- export brings a row twice: ask {", ".join(table.name for table in TABLES)}, where each is once. The tables end
--- with _stored; how long they keep what is in their TTL:
+-- The exporter inserts into {LANDING}; the views below sort its rows into a table for each kind of event. A
+-- retried export brings a row twice: ask {", ".join(table.name for table in TABLES)},
+-- where each is once. The tables end with _stored; how long they keep what is in their TTL:
 --     ALTER TABLE promptcache_calls_stored MODIFY TTL toDateTime(timestamp) + INTERVAL 90 DAY
 
 -- What arrived in the last days, as it arrived: enough to fill a table anew.
