@@ -174,7 +174,8 @@ def schema() -> str:
 -- Written by schema.py; change that. Run once, and again after an upgrade; Collectors may be running:
 --     clickhouse-client --multiquery < schema.sql
 -- From the first statement to the last {LANDING} takes no rows ({CLOSED}), and they
--- wait in the Collectors' queues: one that came before its view would be in no other table. If it broke off, run it again.
+-- wait in the Collectors' queues: one that came before its view would be in no other table. If it broke off, run it
+-- again.
 --
 -- The exporter inserts into {LANDING}; the views below sort its rows into a table for each kind of event. A
 -- retried export brings a row twice: ask {", ".join(table.name for table in TABLES)},

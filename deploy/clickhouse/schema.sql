@@ -1,7 +1,8 @@
 -- Written by schema.py; change that. Run once, and again after an upgrade; Collectors may be running:
 --     clickhouse-client --multiquery < schema.sql
 -- From the first statement to the last promptcache_events takes no rows (schema_sql_is_not_through), and they
--- wait in the Collectors' queues: one that came before its view would be in no other table. If it broke off, run it again.
+-- wait in the Collectors' queues: one that came before its view would be in no other table. If it broke off, run it
+-- again.
 --
 -- The exporter inserts into promptcache_events; the views below sort its rows into a table for each kind of event. A
 -- retried export brings a row twice: ask promptcache_calls, promptcache_changes, promptcache_advice,
