@@ -200,9 +200,9 @@ class TestConcurrency:
         def work(tenant: str, last: bool) -> None:
             with attribute(tenant=tenant):
                 with billing:
-                    inside.wait(5)
+                    inside.wait(30)
                     if last:
-                        left.wait(5)
+                        left.wait(30)
                 after[tenant] = current()
                 left.set()
 
@@ -210,7 +210,7 @@ class TestConcurrency:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(5)
+            thread.join(30)
         assert after == {tenant: Attribution(keys=(("tenant", tenant),)) for tenant in ("acme", "globex")}
 
     def test_a_generator_that_is_closed_elsewhere(self) -> None:

@@ -25,7 +25,7 @@ class Held:
 
     def __call__(self) -> None:
         self.started.set()
-        assert self.free.wait(5)
+        assert self.free.wait(30)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_jobs_run_in_order(worker: Worker, held: Held) -> None:
     """On a thread of its own, as they came."""
     done: list[tuple[int, str]] = []
     worker.submit(held)
-    assert held.started.wait(5)
+    assert held.started.wait(30)
     for number in range(10):
         worker.submit(lambda number=number: done.append((number, threading.current_thread().name)))  # type: ignore[misc]
     held.free.set()
@@ -69,7 +69,7 @@ def test_what_does_not_fit_is_dropped_and_counted(worker: Worker, held: Held) ->
     """The caller is told, and never waits."""
     done: list[int] = []
     worker.submit(held)
-    assert held.started.wait(5)
+    assert held.started.wait(30)
     begun = monotonic()
     answers = [worker.submit(lambda number=number: done.append(number)) for number in range(15)]  # type: ignore[misc]
     assert monotonic() - begun < 4
@@ -108,7 +108,7 @@ class TestFlush:
     def test_not_longer_than_allowed(self, worker: Worker, held: Held) -> None:
         """A job that hangs does not hang an exit."""
         worker.submit(held)
-        assert held.started.wait(5)
+        assert held.started.wait(30)
         begun = monotonic()
         assert worker.flush(0.1) is False
         assert 0.05 < monotonic() - begun < 4
@@ -116,7 +116,7 @@ class TestFlush:
     def test_also_for_the_job_that_runs(self, worker: Worker, held: Held) -> None:
         """An empty queue is not the end of the work."""
         worker.submit(held)
-        assert held.started.wait(5)
+        assert held.started.wait(30)
         assert worker.flush(0.05) is False
         held.free.set()
         assert worker.flush() is True
@@ -131,14 +131,14 @@ class TestFlush:
             def append(self, job: Callable[[], None], /) -> None:
                 if job is held:
                     first.free.set()
-                    assert worker._idle.wait(5)
+                    assert worker._idle.wait(30)
                 super().append(job)
 
         worker._jobs = Slow()
         worker.submit(first)
-        assert first.started.wait(5)
+        assert first.started.wait(30)
         worker.submit(held)
-        assert held.started.wait(5)
+        assert held.started.wait(30)
         assert worker.flush(0.05) is False
 
     def test_from_a_job(self, worker: Worker) -> None:
@@ -213,8 +213,8 @@ import os, sys, threading
 from otel_promptcache.worker import Worker
 worker = Worker(print)
 inside, free = threading.Event(), threading.Event()
-worker.submit(lambda: (inside.set(), free.wait(5)))
-inside.wait(5)
+worker.submit(lambda: (inside.set(), free.wait(30)))
+inside.wait(30)
 worker.submit(lambda: os.write(1, b"parent\\n"))
 child = os.fork()
 if child == 0:

@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 import pytest
 from servers import prometheus, prometheus_config, until
+from servers.ports import free_ports
 
 from otel_promptcache.cli import (
     _doctor_child,
@@ -442,11 +443,7 @@ def served(answer: Callable[[str], tuple[int, bytes]]) -> Iterator[tuple[str, li
 
 def nobody() -> str:
     """An address at which nothing listens."""
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_ports(1)[0]}"
 
 
 def target(signal: str, protocol: str, url: str, **more: Any) -> Target:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import trustme
-from servers import HOST
+from servers import HOST, until
 from servers.otlp import OUT_OF_MEMORY, Manner, Receiver, full_queue, receiver, troubled_collector
 from servers.tls import tls_in_front_of
 
@@ -180,8 +179,9 @@ class TestCollector:
     def test_a_limit_of_memory_that_is_reached(self, tmp_path: Path) -> None:
         """It takes empty requests all the same."""
         with troubled_collector(tmp_path, processors=OUT_OF_MEMORY) as there:
-            time.sleep(0.3)  # it looks at its memory every tenth of a second
             for protocol, url in there.items():
+                # It looks at its memory by and by.
+                until(lambda p=protocol, u=url: told(examined(u, p))[0] == "problem")
                 assert told(examined(url, protocol, records=False))[0] == "ok"
                 level, text, _ = told(examined(url, protocol))
                 assert level == "problem"

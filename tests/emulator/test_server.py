@@ -534,8 +534,8 @@ class TestFaults:
 
     def test_silence(self, provider: Emulator, claude: anthropic.Anthropic) -> None:
         """Longer than the client waits: before a body, in the middle of a stream."""
-        provider.stall = 0.5
-        hasty = claude.with_options(timeout=0.1)
+        provider.stall = 600
+        hasty = claude.with_options(timeout=1)  # enough for what comes at once
         with pytest.raises(anthropic.APITimeoutError):
             hasty.messages.create(**ASK, **faulty("stall"))
         seen = []
@@ -559,7 +559,7 @@ class TestFaults:
 
     def test_slow_headers(self, provider: Emulator, claude: anthropic.Anthropic) -> None:
         """Not even the status of a stream comes in time; after the wait all is well."""
-        provider.stall = 0.5
+        provider.stall = 600
         with pytest.raises(anthropic.APITimeoutError):
             claude.with_options(timeout=0.1).messages.create(**ASK, stream=True, **faulty("slow_headers"))
         provider.stall = 0.01
@@ -879,8 +879,8 @@ class TestClockAndState:
 
     def test_concurrent_requests_all_write(self, provider: Emulator, claude: anthropic.Anthropic) -> None:
         """Three that start before the first answer begins; a fourth after it reads."""
-        everybody = threading.Barrier(3, timeout=5)
-        provider.latency = lambda uncached, output: 0.2
+        everybody = threading.Barrier(3, timeout=60)
+        provider.latency = lambda uncached, output: 2.0  # no answer begins before all three are there
 
         def ask(_: int) -> Any:
             everybody.wait()
@@ -891,6 +891,7 @@ class TestClockAndState:
         assert [usage.cache_creation_input_tokens for usage in usages] == [2000] * 3
         reasons = Counter(request.accounting.reason for request in provider.requests)
         assert reasons == {None: 1, Reason.CONCURRENT_WRITE: 2}
+        provider.latency = lambda uncached, output: 0.0
         assert claude.messages.create(**ASK).usage.cache_read_input_tokens == 2000
 
     def test_a_model_that_fails_leaves_nothing(

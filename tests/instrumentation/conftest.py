@@ -844,7 +844,7 @@ async def _awaited(result: Any) -> Any:
 def eventually() -> Callable[[Callable[[], Any]], None]:
     """Waits until a condition holds; bounded, so that a hang is a failure."""
 
-    def wait(condition: Callable[[], Any], seconds: float = 5.0) -> None:
+    def wait(condition: Callable[[], Any], seconds: float = 60.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, "it never came true"

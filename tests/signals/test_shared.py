@@ -165,7 +165,7 @@ def _asks(clients: Clients, told: Observed, before: int) -> bool:
     return outcomes(told).get(Lookup.ANSWERED, 0) > before
 
 
-def _until(true: Callable[[], bool], seconds: float = 20.0) -> bool:
+def _until(true: Callable[[], bool], seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if true():
