@@ -212,9 +212,10 @@ def prometheus_config(targets: Sequence[str], interval: str = "500ms") -> dict[s
 
 
 @contextmanager
-def prometheus(config: Mapping[str, Any], folder: Path) -> Iterator[Prometheus]:
-    """A Prometheus with a configuration, its data in a folder."""
-    program = debian("prometheus")
+def prometheus(config: Mapping[str, Any], folder: Path, features: str = "") -> Iterator[Prometheus]:
+    """A Prometheus with a configuration, its data in a folder: Debian's, which is old; with ``features``, as
+    ``--enable-feature`` takes them, one that knows all of them."""
+    program = built("prometheus") if features else debian("prometheus")
     (port,) = free_ports(1)
     url = f"http://{HOST}:{port}"
     file = folder / "prometheus.yaml"
@@ -226,7 +227,7 @@ def prometheus(config: Mapping[str, Any], folder: Path) -> Iterator[Prometheus]:
         f"--web.listen-address={HOST}:{port}",
         f"--web.external-url={url}",
         "--web.enable-lifecycle",
-        "--enable-feature=exemplar-storage",
+        f"--enable-feature={features or 'exemplar-storage'}",
     ]
     with process(command, folder / "prometheus.log", lambda: answers(f"{url}/-/ready")):
         yield Prometheus(url)

@@ -115,7 +115,8 @@ class Composed:
         shipped = yaml.safe_load((PROMETHEUS / "prometheus.yaml").read_text())
         (job,) = shipped["scrape_configs"]
         targets = [self.outside("prometheus", one) for group in job["static_configs"] for one in group["targets"]]
-        with prometheus(prometheus_config(targets), self.folder) as running:
+        (features,) = (one for one in self.command("prometheus") if one.startswith("--enable-feature="))
+        with prometheus(prometheus_config(targets), self.folder, features.partition("=")[2]) as running:
             yield running
 
     def work(self, service: str, *arguments: str, **changes: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,9 @@ def filled_in(expression: str, **chosen: str) -> str:
     return expression
 
 
+EXEMPLARS = "exemplar-storage"
+
+
 @dataclass
 class Stack:
     """Everything running, after an application has sent what it had to say."""
@@ -50,6 +53,8 @@ class Stack:
     collector: Collector
     calls: int
     """Of the service ``shop``."""
+    older: Prometheus
+    """Debian's, which scrapes the same."""
 
     def found(self, expression: str, **chosen: str) -> list[Sample]:
         """What an expression of a dashboard finds, finite values only (a call without usage is 0 / 0). On a busy
@@ -152,16 +157,16 @@ class _Wires:
             assert part.force_flush()
 
 
-def _scraped(seen: Observed, wires: _Wires, scraping: Prometheus, service: str) -> None:
+def _scraped(seen: Observed, wires: _Wires, scraping: Sequence[Prometheus], service: str) -> None:
     """Sends what was counted, and waits until Prometheus has it."""
     seen.settle()
     wires.flush()
     counted = seen.total("promptcache.calls")
     expression = f'sum(promptcache_calls_total{{service_instance_id="{service}"}})'
-    until(lambda: [value for _, value in scraping.query(expression) if value == counted])
+    until(lambda: all(any(value == counted for _, value in one.query(expression)) for one in scraping))
 
 
-def _later(seen: Observed, wires: _Wires, scraping: Prometheus, seconds: int) -> None:
+def _later(seen: Observed, wires: _Wires, scraping: Sequence[Prometheus], seconds: int) -> None:
     """So many seconds on, by the observer's clock: what was written for five minutes is gone."""
     seen.observer.clock = lambda: time.time() + seconds
     seen.metrics()  # when they are read, the premium of what is gone is counted
@@ -169,23 +174,27 @@ def _later(seen: Observed, wires: _Wires, scraping: Prometheus, seconds: int) ->
     wires.flush()
     instance = seen.tracer_provider.resource.attributes["service.instance.id"]
     expression = f'sum(promptcache_write_unread_cost_USD_total{{service_instance_id="{instance}"}})'
-    until(lambda: [value for _, value in scraping.query(expression) if value > 0.999 * unread])
+    until(lambda: all(any(value > 0.999 * unread for _, value in one.query(expression)) for one in scraping))
 
 
 @contextmanager
 def running(folder: Path) -> Iterator[Stack]:
-    """Jaeger, the Collector, a gateway that scrapes engines, and Prometheus as they are shipped, and processes one
+    """Jaeger, the Collector, a gateway that scrapes engines, and two Prometheus as they are shipped, and processes one
     after the other, each with two rounds of calls a few scrapes apart: of a shop; of two versions of a bot; of a fleet
     that shares a history, and no key; of one that has engines of its own."""
+    newer = folder / "newer"
+    newer.mkdir()
     with (
         jaeger(folder) as tracing,
         collector(folder, tracing.endpoint) as collecting,
         engines(busy=True) as pages,
         gateway(folder, ENGINES=listed(pages), ENGINES_INTERVAL="1s") as scraper,
-        prometheus(prometheus_config([collecting.metrics, scraper.metrics], "1s"), folder) as scraping,
+        prometheus(prometheus_config([collecting.metrics, scraper.metrics], "1s"), newer, EXEMPLARS) as newest,
+        prometheus(prometheus_config([collecting.metrics, scraper.metrics], "1s"), folder) as older,
         provider() as emulated,
         valkey() as history,
     ):
+        scraping = (newest, older)
         emulated.limits.enforced = False
         clients = Clients(emulated.url)
         wires = _Wires.to(collecting)
@@ -227,4 +236,4 @@ def running(folder: Path) -> Iterator[Stack]:
         clients.close()
         until(lambda: [one for one in collecting.ledger_events() if one["service.instance.id"] == "fleet-2"])
         until(lambda: tracing.find("shop", promptcache__status="miss"))
-        yield Stack(scraping, tracing, collecting, 20)
+        yield Stack(newest, tracing, collecting, 20, older)

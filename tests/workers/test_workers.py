@@ -55,6 +55,8 @@ PATIENCE = 120.0
 """Seconds for some twenty interpreters to start on a busy machine."""
 ASKED = 24
 TASKS = 4
+FROM_ZERO = "created-timestamp-zero-ingestion,promql-extended-range-selectors"
+"""What makes an ``increase`` of Prometheus's begin where a counter began, and end where it ended."""
 POOLED = 13
 """Calls of examples/workers/pool.py."""
 
@@ -196,7 +198,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with ExitStack() as running:
         tracing = running.enter_context(jaeger(folder))
         collecting = running.enter_context(collector(folder, tracing.endpoint, "processors::batch::timeout: 50ms"))
-        scraping = running.enter_context(prometheus(prometheus_config([collecting.metrics]), folder))
+        scraped = prometheus_config([collecting.metrics])
+        scraping = running.enter_context(prometheus(scraped, folder, FROM_ZERO))
         emulated = running.enter_context(provider())
         emulated.limits.enforced = False
         broker = running.enter_context(valkey())
@@ -226,6 +229,16 @@ def test_nothing_is_lost(site: Site, service: str) -> None:
     usd = sum(event["promptcache.cost.total"] for event in ledger)
     assert sum(site.counted("promptcache_cost_USD_total", service).values()) == pytest.approx(usd, rel=1e-6)
     print(f"{service}: {made} calls, {len(calls)} processes, USD {usd:.6f}")
+
+
+@pytest.mark.verifies("costs that increased as the ledger says")
+def test_what_increased_in_prometheus_is_what_the_ledger_says(site: Site, service: str) -> None:
+    """Of processes that were scraped but once, too."""
+    cost = f'promptcache_cost_USD_total{{service_name="{service}"}}'
+    until(lambda: len(site.ledger(service)) >= site.calls[service])
+    until(lambda: sum(site.counted("promptcache_calls_total", service).values()) >= site.calls[service])
+    usd = sum(event["promptcache.cost.total"] for event in site.ledger(service))
+    assert site.prometheus.value(f"sum(increase({cost}[1h] anchored))") == pytest.approx(usd, rel=1e-6)
 
 
 def test_each_process_counts_under_its_own_name(site: Site, service: str) -> None:
