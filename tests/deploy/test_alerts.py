@@ -41,7 +41,7 @@ from servers.application import provider
 pytestmark = pytest.mark.xdist_group("alerts")  # one story, however many workers there are
 FASTER = 120
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-LONG = 150.0
+LONG = 300.0
 """Seconds in which an alert has to come or go, on a machine that does other things too."""
 FILES = sorted((PROMETHEUS / "rules").glob("*.yaml"))
 
@@ -352,4 +352,5 @@ def test_everything_ends_with_its_cause(story: tuple[Scene, dict[str, Any]]) -> 
     set_budgets(scene.folder, {"search": 1e6, "support": 1e6})
     scene.prometheus.reload()
     until(lambda: set(scene.readers.alerts("resolved")) >= set(EVERYTHING), LONG)
-    until(lambda: not scene.prometheus.query('ALERTS{alertstate="firing"}'), LONG)
+    of_ours = 'ALERTS{alertstate="firing", alertname!="PromptCacheOverhead"}'  # a busy machine is a cause of that, too
+    until(lambda: not scene.prometheus.query(of_ours), LONG)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from boards.model import QUERIES
 from servers import clickhouse
+from servers.estate import question
 from servers.stack import Stack  # noqa: TC002 - pytest reads it
 
 from otel_promptcache import semconv
@@ -66,9 +66,7 @@ def ask(stack: Stack, request: pytest.FixtureRequest, tmp_path_factory: pytest.T
             query(f"INSERT INTO {table} SELECT * FROM file('{file}', JSONEachRow, '{declared}')")
 
         def asked(name: str, **chosen: str) -> list[dict[str, Any]]:
-            text = (QUERIES / name).read_text().replace("$__timeFilter(timestamp)", "timestamp > '2000-01-01'")
-            text = re.sub(r"\$__timeInterval\((\w+)\)", r"toStartOfInterval(toDateTime(\1), INTERVAL 1 HOUR)", text)
-            return query(re.sub(r"\$\{(\w+):regex\}", lambda one: chosen.get(one[1], ".*"), text))
+            return query(question(QUERIES / name, **chosen))
 
         yield asked
 

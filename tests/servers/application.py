@@ -185,6 +185,7 @@ def observed(
 ) -> Iterator[Observed]:
     """Both SDKs instrumented, under settings given without their prefix: ``observed(ledger="true")``."""
     assert pricing.load()
+    assert runtime.running() is None, "instrumented already: by whom, and why is it not over?"
     versioned = {"service.version": service_version} if service_version else {}
     resource = Resource({"service.name": service, "service.instance.id": instance, **versioned})
     reader, exporter, records = InMemoryMetricReader(), InMemorySpanExporter(), InMemoryLogs()

@@ -41,6 +41,13 @@ def statements(text: str) -> list[str]:
     return [one for one in re.sub(r"(?m)^--.*$", "", text).split(";\n") if one.strip()]
 
 
+def question(file: Path, **chosen: str) -> str:
+    """A dashboard's question as Grafana asks it: of all time, by the hour, every filter at *All* but those chosen."""
+    text = file.read_text().replace("$__timeFilter(timestamp)", "timestamp > '2000-01-01'")
+    text = re.sub(r"\$__timeInterval\((\w+)\)", r"toStartOfInterval(toDateTime(\1), INTERVAL 1 HOUR)", text)
+    return re.sub(r"\$\{(\w+)(?::regex)?\}", lambda one: chosen.get(one[1], ".*"), text)
+
+
 @contextmanager
 def empty_clickhouse(folder: Path, port: int | None = None) -> Iterator[ClickHouse]:
     """A ClickHouse without tables, on a port that others may know before it runs."""
