@@ -20,7 +20,7 @@ test: .venv/dev.stamp ## Run the tests (PYTEST_ARGS="-k name" for some)
 	@# Built here where they are required, because each of several pytest workers would begin to.
 	@if [ "$$CI" = true ]; then \
 		$(PIP) --group clickhouse; \
-		for what in collector prometheus jaeger grafana-types traceql operator-crds compose-spec kustomize; do scripts/build-$$what.sh >/dev/null || true; done; \
+		scripts/build-all.sh >/dev/null; \
 	fi
 	.venv/bin/pytest $(or $(PYTEST_ARGS),-n auto --maxprocesses 4 --dist loadgroup)
 

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Build every program that tests run, side by side: each waits for downloads as long as it computes.
+# What cannot be built says so; the tests that need it fail in CI.
+set -uo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")" || exit
+(./build-collector.sh; ./build-prometheus.sh) & # in this order: the second has a part of what the first has compiled
+./build-jaeger.sh &
+for what in kustomize grafana-types traceql operator-crds compose-spec phoenix; do
+    "./build-$what.sh"
+done
+wait
