@@ -221,7 +221,8 @@ def running(folder: Path) -> Iterator[Stack]:
                     clients.anthropic.messages.create(**message(text(2000, f"ex{version}"), text(10)))
                 _later(seen, wires, scraping, 602)
             wires = _Wires.to(collecting)
-            with wires.observed("fleet", version, hash_key=secret, history_url=history.url) as seen:
+            shared = {"history_url": history.url, "history_wait_ms": "5000"}  # all are answered, and counts increase
+            with wires.observed("fleet", version, hash_key=secret, **shared) as seen:
                 for _ in range(2):
                     with route("/fleet"):
                         clients.anthropic.messages.create(**message(text(2000, "flt"), text(10)))
