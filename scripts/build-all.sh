@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build every program that tests run, side by side: each waits for downloads as long as it computes.
+# Build every program that tests run, side by side: one computes while another waits for downloads.
 # What cannot be built says so; the tests that need it fail in CI.
 set -uo pipefail
 

@@ -211,6 +211,9 @@ def prometheus_config(targets: Sequence[str], interval: str = "500ms") -> dict[s
     return config
 
 
+EXEMPLARS = "exemplar-storage"
+
+
 @contextmanager
 def prometheus(config: Mapping[str, Any], folder: Path, features: str = "") -> Iterator[Prometheus]:
     """A Prometheus with a configuration, its data in a folder: Debian's, which is old; with ``features``, as
@@ -227,7 +230,7 @@ def prometheus(config: Mapping[str, Any], folder: Path, features: str = "") -> I
         f"--web.listen-address={HOST}:{port}",
         f"--web.external-url={url}",
         "--web.enable-lifecycle",
-        f"--enable-feature={features or 'exemplar-storage'}",
+        f"--enable-feature={features or EXEMPLARS}",
     ]
     with process(command, folder / "prometheus.log", lambda: answers(f"{url}/-/ready")):
         yield Prometheus(url)

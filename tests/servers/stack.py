@@ -23,7 +23,19 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from otel_promptcache import attribute, route
 from otel_promptcache.emulator import Emulator
-from servers import HOST, Collector, Jaeger, Prometheus, Sample, collector, jaeger, prometheus, prometheus_config, until
+from servers import (
+    EXEMPLARS,
+    HOST,
+    Collector,
+    Jaeger,
+    Prometheus,
+    Sample,
+    collector,
+    jaeger,
+    prometheus,
+    prometheus_config,
+    until,
+)
 from servers.application import Clients, Observed, message, observed, provider, text
 from servers.engines import engines
 from servers.estate import gateway, listed
@@ -39,9 +51,6 @@ def filled_in(expression: str, **chosen: str) -> str:
     for variable, value in {**WINDOWS, **{f"${name}": chosen.get(name, ".*") for name in VARIABLES}}.items():
         expression = expression.replace(variable, value)
     return expression
-
-
-EXEMPLARS = "exemplar-storage"
 
 
 @dataclass
