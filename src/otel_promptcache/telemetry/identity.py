@@ -70,5 +70,7 @@ def _name(provider: Any, identity: str) -> None:
     ours = Resource({INSTANCE: identity})
     if hasattr(provider, "_update_resource"):
         provider._update_resource(ours)  # noqa: SLF001
-    else:
+    elif hasattr(provider, "_sdk_config"):  # of meters
         provider._sdk_config.resource = provider._sdk_config.resource.merge(ours)  # noqa: SLF001
+    else:
+        provider._resource = provider._resource.merge(ours)  # noqa: SLF001 - of tracers and loggers, who take it along
