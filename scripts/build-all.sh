@@ -4,7 +4,7 @@
 set -uo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit
-(./build-collector.sh; ./build-prometheus.sh) & # in this order: the second has a part of what the first has compiled
+(./build-collector.sh; ./build-prometheus.sh) & # one beside Jaeger is enough for two processors
 ./build-jaeger.sh &
 for what in kustomize grafana-types traceql operator-crds compose-spec phoenix; do
     "./build-$what.sh"

@@ -3,7 +3,7 @@
 # Without its web pages, which are not part of the Go module, and without what finds targets in clouds.
 set -euo pipefail
 
-version=3.13.2 # of the release that the Collector's parts are from, so that little has to be compiled twice
+version=3.13.2 # of the release that the Collector's receiver is from
 module=github.com/prometheus/prometheus@v0.313.2 # the same release; a v3.* tag is no version of a path without /v3
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR
