@@ -267,21 +267,22 @@ def test_both_temporalities(emulated: Emulator, clients: Clients) -> None:
 def test_a_write_that_expires_unread(clients: Clients) -> None:
     """Its premium is known once its lifetime is over, by lifetime; one that was read costs nothing."""
     with observed() as seen:
+        began = time.time()
         clients.anthropic.messages.create(**message(text(2000, "abc"), text(10)))
         clients.anthropic.messages.create(**message(text(3000, "xyz"), text(10), ttl="1h"))
         for _ in range(2):
             clients.anthropic.messages.create(**message(text(4000, "its"), text(10)))
-        now = time.time()
+        ended = time.time()
 
-        def unread(later: float) -> dict[str, float]:
-            seen.observer.clock = lambda: now + later
+        def unread(now: float) -> dict[str, float]:
+            seen.observer.clock = lambda: now
             points = seen.points("promptcache.write.unread.cost")
             return {dict(labels)["promptcache.ttl"]: cost for labels, cost in points.items()}
 
-        assert unread(299) == {}
-        assert unread(301) == pytest.approx({"5m": 2000 * (3.75e-6 - 3e-6)})
-        assert unread(3599) == pytest.approx({"5m": 2000 * (3.75e-6 - 3e-6)})
-        assert unread(3601) == pytest.approx({"5m": 2000 * (3.75e-6 - 3e-6), "1h": 3000 * (6e-6 - 3e-6)})
+        assert unread(began + 299) == {}
+        assert unread(ended + 301) == pytest.approx({"5m": 2000 * (3.75e-6 - 3e-6)})
+        assert unread(began + 3599) == pytest.approx({"5m": 2000 * (3.75e-6 - 3e-6)})
+        assert unread(ended + 3601) == pytest.approx({"5m": 2000 * (3.75e-6 - 3e-6), "1h": 3000 * (6e-6 - 3e-6)})
 
 
 def test_an_unknown_price_is_counted_and_costs_nothing(clients: Clients) -> None:
