@@ -122,17 +122,21 @@ def cost(make: Make) -> tuple[float, float]:
 
 
 @pytest.fixture(scope="module")
-def plain() -> tuple[float, float]:
-    return cost(PLAIN)
+def plain() -> float:
+    """CPU seconds that a plain prompt costs in all."""
+    _, altogether = cost(PLAIN)
+    return altogether
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
-def test_no_prompt_costs_much_more_than_a_plain_one(make: Make, plain: tuple[float, float]) -> None:
-    """As much work as for a plain prompt of ten megabytes, times what a busy machine may make of it."""
+def test_no_prompt_costs_much_more_than_a_plain_one(make: Make, plain: float) -> None:
+    """Of the order of a plain prompt of ten megabytes: at most as much of it before sending, and ten times as much in
+    all. The bounds are ten times that, for the processor is not ours alone; a cost that grows with the square of a
+    million is beyond any."""
     before_sending, altogether = cost(make)
-    assert before_sending < 30 * plain[0]
-    assert altogether < 20 * plain[1]
+    assert before_sending < 10 * plain
+    assert altogether < 100 * plain
 
 
 @pytest.mark.slow

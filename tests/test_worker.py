@@ -72,7 +72,7 @@ def test_what_does_not_fit_is_dropped_and_counted(worker: Worker, held: Held) ->
     assert held.started.wait(30)
     begun = monotonic()
     answers = [worker.submit(lambda number=number: done.append(number)) for number in range(15)]  # type: ignore[misc]
-    assert monotonic() - begun < 4
+    assert monotonic() - begun < 20
     assert answers == [True] * 10 + [False] * 5
     assert worker.dropped == 5
     held.free.set()
@@ -111,7 +111,7 @@ class TestFlush:
         assert held.started.wait(30)
         begun = monotonic()
         assert worker.flush(0.1) is False
-        assert 0.05 < monotonic() - begun < 4
+        assert 0.05 < monotonic() - begun < 20
 
     def test_also_for_the_job_that_runs(self, worker: Worker, held: Held) -> None:
         """An empty queue is not the end of the work."""
@@ -190,7 +190,7 @@ def test_no_thread_can_be_had(worker: Worker, monkeypatch: pytest.MonkeyPatch) -
 
 
 def run(script: str) -> tuple[str, str]:
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300)
     return done.stdout, done.stderr
 
 

@@ -74,7 +74,7 @@ def application(folder: Path, provider_at: str, metrics_to: str, hanging: str) -
         assert running.stdout.readline() == "called\n"
         yield
         running.stdin.close()
-        running.wait(30)
+        running.wait(60)
 
 
 @contextmanager

@@ -81,7 +81,7 @@ class TestServing:
         """By either signal, and the port is free again."""
         with serving() as (process, url):
             process.send_signal(number)
-            process.wait(20)
+            process.wait(60)
             with pytest.raises(OSError, match="refused"):
                 posted(url + "/v1/messages", CALL)
 

@@ -211,7 +211,7 @@ class TestCommand:
                 time.sleep(0.05)
                 started = children(process.pid)
             process.send_signal(number)
-            _, said = process.communicate(timeout=60)
+            _, said = process.communicate(timeout=300)
         finally:
             process.kill()
         assert len(started) == 2

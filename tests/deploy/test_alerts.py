@@ -166,7 +166,7 @@ class Worker:
         assert self.running.stdin is not None
         self.running.stdin.close()
         try:
-            self.running.wait(20)
+            self.running.wait(60)
         except subprocess.TimeoutExpired:
             self.running.kill()
             self.running.wait()

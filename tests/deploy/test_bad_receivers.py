@@ -213,7 +213,7 @@ class Running:
 
     def ended(self) -> tuple[float, list[str]]:
         """Seconds from its last line of code to its end, and what it has written."""
-        said, _ = self._process.communicate(timeout=60)
+        said, _ = self._process.communicate(timeout=300)
         ended = time.time()
         assert self._process.returncode == 0, said
         (over,) = (line for line in said.splitlines() if line.startswith("over "))

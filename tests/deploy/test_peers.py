@@ -278,7 +278,7 @@ def test_an_application_that_is_sent_there_by_its_environment(tmp_path: Path) ->
             for way in used
         ]
         for one in running:
-            said, _ = one.communicate(timeout=60)
+            said, _ = one.communicate(timeout=300)
             assert (one.returncode, said) == (0, "")
 
         for way in used:

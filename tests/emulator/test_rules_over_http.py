@@ -488,7 +488,7 @@ class TestServing:
                 url = process.stdout.readline().strip()
                 assert httpx2.get(url + "/_emulator/state").status_code == 200
                 process.terminate()
-                assert process.wait(20) in (0, -15)
+                assert process.wait(60) in (0, -15)
             finally:
                 process.kill()
 

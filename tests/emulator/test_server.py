@@ -879,7 +879,7 @@ class TestClockAndState:
 
     def test_concurrent_requests_all_write(self, provider: Emulator, claude: anthropic.Anthropic) -> None:
         """Three that start before the first answer begins; a fourth after it reads."""
-        everybody = threading.Barrier(3, timeout=60)
+        everybody = threading.Barrier(3, timeout=300)
         provider.latency = lambda uncached, output: 2.0  # no answer begins before all three are there
 
         def ask(_: int) -> Any:

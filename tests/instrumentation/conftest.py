@@ -720,7 +720,7 @@ class Telemetry:
         """Waits for what is done off the caller's thread."""
         running = runtime.running()
         if running is not None:
-            assert running.observer.worker.flush(5)
+            assert running.observer.worker.flush(60)
 
     @property
     def spans(self) -> list[ReadableSpan]:

@@ -76,7 +76,7 @@ UNTOLD = {
 
 RAISES = ("RuntimeError", "MemoryError", "RecursionError")
 MAX_LINES = 8
-SLOWER = 10.0
+SLOWER = 60.0
 """Seconds a run may take longer than without us: a bound against hanging, not a measurement."""
 PATIENCE = 0.25
 """Seconds that the worker may take for its part; it may itself be what fails."""

@@ -311,7 +311,7 @@ def in_a_process(tmp_path):
             [sys.executable, "-c", SCRIPT + textwrap.dedent(script)],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
             env={**os.environ, "OTEL_PROMPTCACHE_PRICES": "off", "PYTHONPATH": path, "PYTHONWARNINGS": OLD},
         )

@@ -234,7 +234,7 @@ def settle() -> None:
     runtime = sys.modules.get("otel_promptcache.instrumentation.runtime")
     running = runtime.running() if runtime is not None else None
     if running is not None:
-        running.observer.worker.flush(10)
+        running.observer.worker.flush(60)
 
 
 def made(name: str, clients: Clients, world: World) -> dict[str, Any]:

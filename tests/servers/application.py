@@ -111,7 +111,7 @@ class Observed:
 
     def settle(self) -> None:
         """Waits for what is done off the caller's thread."""
-        assert self.observer.worker.flush(10)
+        assert self.observer.worker.flush(60)
 
     @property
     def spans(self) -> list[ReadableSpan]:

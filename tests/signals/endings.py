@@ -164,7 +164,7 @@ def interrupted_pool() -> None:
         pool.terminate()
     except KeyboardInterrupt:
         for process in processes:
-            process.join(10)
+            process.join(60)
         sys.exit(any(process.exitcode is None for process in processes))
     sys.exit(9)
 

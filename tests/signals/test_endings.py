@@ -40,7 +40,7 @@ def run(scenario: str, folder: Path, **settings: str) -> tuple[int, list[str], s
     arrived = folder / "spans"
     environment = {**os.environ, **{f"OTEL_PROMPTCACHE_{name}": value for name, value in settings.items()}}
     done = subprocess.run(
-        [*program, str(arrived)], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [*program, str(arrived)], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     return done.returncode, sorted(arrived.read_text().split() if arrived.exists() else []), done.stderr
 

@@ -185,7 +185,7 @@ def while_prices_are_loading() -> Any:
             Clients(emulated.url).anthropic.messages.create(**message(text(2000), text(10)))
             running = runtime.running()
             assert running is not None
-            return running.observer.worker.flush(5)
+            return running.observer.worker.flush(60)
 
         return {"loading": loading, "settled": in_child(work)}
 
@@ -218,11 +218,11 @@ def while_metrics_are_exported() -> Any:
         otel_promptcache.instrument(meter_provider=MeterProvider([reader], shutdown_on_exit=False))
         Clients(emulated.url).anthropic.messages.create(**message(text(2000), text(10)))
         threading.Thread(target=reader.force_flush, daemon=True).start()
-        assert busy.begun.wait(10)
+        assert busy.begun.wait(30)
 
         def work() -> Any:
             Clients(emulated.url).anthropic.messages.create(**message(text(2000), text(10)))
-            return [otel_promptcache.flush(10), busy.sums[CALLS]]
+            return [otel_promptcache.flush(60), busy.sums[CALLS]]
 
         return in_child(work)
 
@@ -259,7 +259,7 @@ def run(scenario: str) -> Any:
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parents[1]), *sys.path])},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

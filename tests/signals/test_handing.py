@@ -129,7 +129,7 @@ def test_the_route_of_a_request_goes_along(way: str, seen: Observed, ask: Work) 
 def test_the_route_outlasts_its_request(seen: Observed, ask: Work) -> None:
     """Of work that goes on when the answer has been given."""
     answered = threading.Event()
-    work = threading.Thread(target=lambda: answered.wait(10) and ask())
+    work = threading.Thread(target=lambda: answered.wait(60) and ask())
     span = seen.tracer_provider.get_tracer("web").start_as_current_span
     with span("GET", kind=SpanKind.SERVER, attributes={"http.route": "/chat"}), attribute(team="mail"):
         work.start()

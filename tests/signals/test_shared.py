@@ -339,7 +339,7 @@ def run(emulated: Emulator, server: Running, jobs: list[Any], *more: str) -> lis
         [sys.executable, "-c", SCRIPT, emulated.url, server.url, json.dumps(jobs), *more],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         check=False,
     )
