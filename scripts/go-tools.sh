@@ -1,4 +1,4 @@
-# Shared by the build-*.sh scripts: where built programs are kept, whether Go can build them, and what npm brings.
+# Shared by the build-*.sh scripts: where built programs are kept, how Go builds them, and what npm brings.
 # shellcheck shell=bash
 
 # shellcheck disable=SC2034 # the scripts that source this read it
@@ -33,6 +33,24 @@ keep() {
     cp "$1" "$2.$$"
     mv "$2.$$" "$2"
     echo "$2"
+}
+
+# build_release NAME VERSION GO TAG [ARGUMENT...]: build ./cmd/NAME of a release, and say where it is. Not "go install":
+# that obeys neither the module's go.sum nor its replace directives. Inside the module both count.
+build_release() {
+    local name=$1 version=$2 go=$3 tag=$4 target="$tools/$1-$2" work
+    shift 4
+    finished "$target"
+    need_go "$go"
+    work=$(mktemp -d)
+    # shellcheck disable=SC2064 # the folder of now
+    trap "rm -rf '$work'" EXIT
+    cd "$work" || exit
+    echo "Building $name $version: some minutes the first time ..." >&2
+    go mod download "$tag" >&2
+    cd "$(go list -m -f '{{.Dir}}' "$tag")" || exit
+    GOWORK=off nice go build -ldflags="-s -w" -o "$work/$name" "$@" "./cmd/$name" >&2
+    keep "$work/$name" "$target"
 }
 
 # npm_folder TARGET PACKAGE...: a folder with these packages of npm's.
