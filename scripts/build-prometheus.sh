@@ -3,9 +3,11 @@
 # Without its web pages, which are not part of the Go module, and without what finds targets in clouds.
 set -euo pipefail
 
+version=3.13.2 # of the release that the Collector's receiver is from
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR
 source "$here/go-tools.sh"
 
-# The release that the Collector's receiver is from; a v3.* tag is no version of a path without /v3.
-build_release prometheus 3.13.2 1.25 github.com/prometheus/prometheus@v0.313.2 -tags remove_all_sd
+target="$tools/prometheus-$version"
+# A v3.* tag is no version of a path without /v3.
+build_release prometheus "$target" 1.25 github.com/prometheus/prometheus@v0.313.2 -tags remove_all_sd

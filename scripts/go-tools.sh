@@ -35,10 +35,10 @@ keep() {
     echo "$2"
 }
 
-# build_release NAME VERSION GO TAG [ARGUMENT...]: build ./cmd/NAME of a release, and say where it is. Not "go install":
+# build_release NAME TARGET GO TAG [ARGUMENT...]: build ./cmd/NAME of a release, and say where it is. Not "go install":
 # that obeys neither the module's go.sum nor its replace directives. Inside the module both count.
 build_release() {
-    local name=$1 version=$2 go=$3 tag=$4 target="$tools/$1-$2" work
+    local name=$1 target=$2 go=$3 tag=$4 work
     shift 4
     finished "$target"
     need_go "$go"
@@ -46,7 +46,7 @@ build_release() {
     # shellcheck disable=SC2064 # the folder of now
     trap "rm -rf '$work'" EXIT
     cd "$work" || exit
-    echo "Building $name $version: some minutes the first time ..." >&2
+    echo "Building $(basename "$target"): some minutes the first time ..." >&2
     go mod download "$tag" >&2
     cd "$(go list -m -f '{{.Dir}}' "$tag")" || exit
     GOWORK=off nice go build -ldflags="-s -w" -o "$work/$name" "$@" "./cmd/$name" >&2
