@@ -32,7 +32,7 @@ from otel_promptcache.telemetry import events
 
 LAUNCHER = shutil.which("opentelemetry-instrument", path=str(Path(sys.executable).parent))
 """Whether this OpenTelemetry can write the ledger."""
-PATIENCE = 60
+PATIENCE = 300
 
 BOTH = """
 import os

@@ -14,7 +14,7 @@ import yaml
 from boards.catalogue import BOARDS, layers
 from boards.model import Prom
 from boards.promql import with_version
-from servers import COMPOSE, DEPLOY, HOST, ROOT, Jaeger, Prometheus, built, until
+from servers import COMPOSE, DEPLOY, HOST, ROOT, Jaeger, Prometheus, built, until, until_empty
 from servers.composed import PROFILES, SERVICES, Composed, Laptop, full, hosts, metrics, services
 from servers.estate import SCHEMA
 from servers.stack import filled_in
@@ -241,7 +241,7 @@ def test_dashboards_fill_themselves(laptop: Laptop, estate: Laptop) -> None:
     """But for what has not happened in a minute."""
     not_yet = WITHOUT_A_FAILURE | WITHOUT_FIVE_MINUTES | WITHOUT_ENGINES
     for filled, without in ((laptop, not_yet | WITHOUT_A_FLEET), (estate, not_yet)):
-        until(lambda one=filled, but=without: empty(one.prometheus) <= but)
+        until_empty(lambda one=filled, but=without: empty(one.prometheus) - but)
 
 
 @pytest.mark.server

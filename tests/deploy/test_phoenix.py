@@ -120,7 +120,7 @@ def _post(running: Phoenix, recorded: Recorded, priced: AbstractSet[str]) -> Pos
         found.update(_all(running))
         return set(wanted) <= found.keys() and all(found[key].usd is not None for key in costly)
 
-    until(arrived, 60)
+    until(arrived)
     return Posted(recorded, recorded.attributes, {key: found[key] for key in wanted})
 
 

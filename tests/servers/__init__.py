@@ -16,7 +16,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 COMPOSE = DEPLOY / "compose"
 PROMETHEUS = DEPLOY / "prometheus"
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds in which a server has to be ready, and what it does has to be seen. Machines are busy at times."""
 
 
@@ -101,6 +101,21 @@ def until(look: Callable[[], T], seconds: float = PATIENCE) -> T:
             assert seen, f"nothing to be seen within {seconds:g} s"
             return seen
         time.sleep(0.05)
+
+
+def until_empty(left: Callable[[], Collection[object]], seconds: float = PATIENCE) -> None:
+    """Looks until nothing is left; who waits in vain is told what was."""
+    last: Collection[object] = ()
+
+    def done() -> bool:
+        nonlocal last
+        last = left()
+        return not last
+
+    try:
+        until(done, seconds)
+    except AssertionError:
+        pytest.fail(f"left after {seconds:g} s: {last}")
 
 
 def answers(url: str) -> bool:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,7 +42,7 @@ def server() -> Iterator[Running]:
 
 def worker(server: Running, **settings: str) -> Any:
     """A process of the fleet, as far as anybody can tell: it remembers nothing of those before it."""
-    settings = {"hash_key": "fleet", "history_url": server.url, "history_wait_ms": "2000", **settings}
+    settings = {"hash_key": "fleet", "history_url": server.url, "history_wait_ms": "5000", **settings}
     return observed(**settings)
 
 
@@ -132,6 +133,18 @@ def test_a_server_that_is_frozen_costs_a_call_its_wait_and_no_more(
         until(lambda: _asks(clients, told, answered))
 
 
+def test_a_server_that_takes_as_long_as_calls_may_wait(server: Running, clients: Clients) -> None:
+    """Whoever lets calls wait longer gets answers that take longer."""
+    with worker(server) as told:
+        server.freeze()
+        later = threading.Timer(0.7, server.thaw)
+        later.start()
+        plain(clients, OLD)
+        later.join()
+        assert (outcomes(told), told.total(ERRORS)) == ({Lookup.ANSWERED: 1}, 0)
+        assert told.call["promptcache.status"] == "cold"
+
+
 def test_a_server_that_is_killed_and_started_again(server: Running, clients: Clients) -> None:
     with worker(server) as told:
         plain(clients, OLD)
@@ -148,18 +161,21 @@ def test_a_server_that_is_killed_and_started_again(server: Running, clients: Cli
 
 def test_nodes_of_a_cluster_that_are_frozen(clients: Clients) -> None:
     """Their slots are nobody's for a while. Calls and their verdicts are unaffected, and it goes on by itself."""
-    with cluster(3) as nodes, worker(nodes[0], history_url=nodes[0].url + "?cluster=true") as told:
+    with (
+        cluster(3) as nodes,
+        worker(nodes[0], history_url=nodes[0].url + "?cluster=true", history_wait_ms="500") as told,
+    ):
         plain(clients, OLD)
         for node in nodes[1:]:
             node.freeze()
         for _ in range(5):
             plain(clients, OLD)
-        assert told.total(ERRORS) > 0
+        until(lambda: told.total(ERRORS) > 0)
         for node in nodes[1:]:
             node.thaw()
         answered = outcomes(told)[Lookup.ANSWERED]
         until(lambda: _asks(clients, told, answered))
-        assert [(span.attributes or {})["promptcache.status"] for span in told.calls[:6]] == ["cold"] + ["hit"] * 5
+        assert {(span.attributes or {})["promptcache.status"] for span in told.calls[1:]} == {"hit"}
 
 
 def _asks(clients: Clients, told: Observed, before: int) -> bool:
@@ -311,7 +327,7 @@ SCRIPT = textwrap.dedent(
         told.exporter.clear()
         return found
 
-    with observed(hash_key="fleet", history_url=store, history_wait_ms="5000") as told:
+    with observed(hash_key="fleet", history_url=store, history_wait_ms="10000") as told:
         found = calls(told, jobs[:1])
         if "fork" in sys.argv:
             reader, writer = os.pipe()
@@ -369,7 +385,7 @@ def test_a_write_is_unread_when_no_worker_has_read_it(
 
 def test_a_write_is_not_called_a_waste_while_nobody_can_say(server: Running, clients: Clients) -> None:
     """Asked again when the server is back."""
-    with worker(server) as told:
+    with worker(server, history_wait_ms="500") as told:
         plain(clients, OLD)
         sharing = told.observer.sharing
         assert sharing is not None

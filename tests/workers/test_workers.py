@@ -51,7 +51,7 @@ from otel_promptcache.cli._doctor_report import Level
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.xdist_group("workers")]
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds for some twenty interpreters to start on a busy machine."""
 ASKED = 24
 TASKS = 4

@@ -18,7 +18,7 @@ from otel_promptcache.history.clock import Offset
 from otel_promptcache.history.sharing import NAMESPACE, Command
 
 TIMEOUT: Final = 0.25
-"""Seconds that a connection or an answer is waited for, on our own thread. Whoever waits for it waits less."""
+"""Seconds that a connection or an answer is waited for, on our own thread, where calls wait less than that."""
 ROSTER: Final = f"{NAMESPACE.partition(':')[0]}:workers"
 """Which hash keys and versions are in use. It has no tenant and no key in its name: that is what it is about."""
 ROSTER_SECONDS: Final = 3600

@@ -88,11 +88,11 @@ def _sharing(
             "'otel-promptcache[redis]'"
         )
         return None
-    from otel_promptcache.history.redis import Server
+    from otel_promptcache.history.redis import TIMEOUT, Server
     from otel_promptcache.observer.shared import Sharing
 
     keys = [key, *([HashKey(settings.hash_key_before)] if settings.hash_key_before else [])]
-    server = Server(settings.history_url)
+    server = Server(settings.history_url, max(TIMEOUT, settings.history_wait_ms / 1000))
     sharing = Sharing(
         server,
         keys,
