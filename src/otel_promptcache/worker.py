@@ -17,7 +17,8 @@ from typing import Final
 from otel_promptcache._fork import after_fork_in_child
 
 CAPACITY: Final = 4096
-FLUSH_SECONDS: Final = 2.0
+FLUSH_SECONDS: Final = 5.0
+"""That the end of a process waits for what is queued, at most: milliseconds of work, on a machine that is busy."""
 
 
 class Worker:
