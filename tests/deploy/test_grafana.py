@@ -40,7 +40,7 @@ ZERO = {
     ("blame", "Who could have kept it?", "D"): "reasons that nobody can act on lose next to nothing",
     ("blame", "Who loses money when?", "D"): "reasons that nobody can act on lose next to nothing",
 }
-"""What is 0 here, and why."""
+"""What may be 0 here, and why: the clock may strike while the tests run."""
 
 
 def of_metrics(board: Board) -> list[dict[str, Any]]:
@@ -182,7 +182,9 @@ def shown(stack: Stack, request: pytest.FixtureRequest) -> Stack:
 @pytest.mark.parametrize("name", sorted(set(ASKED) - set(NEEDS_TIME)), ids=": ".join)
 def test_an_expression_finds_data(shown: Stack, name: tuple[str, str, str]) -> None:
     """In a Prometheus that scrapes the Collector: numbers, and not only zeros."""
-    assert any(shown.values(ASKED[name].ask)) == (name not in ZERO)
+    values = shown.values(ASKED[name].ask)
+    assert values
+    assert any(values) or name in ZERO
 
 
 def test_what_may_be_empty_is_asked() -> None:
