@@ -235,3 +235,25 @@ def test_a_forked_child_has_a_thread_of_its_own() -> None:
     """And an empty queue: what was queued before is done once, by the parent."""
     out, problems = run(FORKED)
     assert (sorted(out.split()), problems) == (["child", "parent"], "")
+
+
+AT_EXIT_TOGETHER = """
+import threading, time
+from otel_promptcache import worker
+worker.FLUSH_SECONDS = 0.5
+workers = [worker.Worker(print) for _ in range(40)]
+for one in workers:
+    one.submit(threading.Event().wait)
+import atexit
+began = []
+atexit.register(lambda: began.append(time.monotonic()))
+atexit._run_exitfuncs()
+print(time.monotonic() - began[0])
+"""
+
+
+def test_workers_that_hang_hold_up_an_exit_together() -> None:
+    """As long as one of them, not one after the other: that would be 20 seconds."""
+    out, problems = run(AT_EXIT_TOGETHER)
+    assert problems == ""
+    assert 0.4 < float(out) < 10

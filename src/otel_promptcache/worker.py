@@ -17,8 +17,10 @@ from typing import Final
 from otel_promptcache._fork import after_fork_in_child
 
 CAPACITY: Final = 4096
-FLUSH_SECONDS: Final = 5.0
-"""That the end of a process waits for what is queued, at most: milliseconds of work, on a machine that is busy."""
+FLUSH_SECONDS: Final = 3.0
+"""That what is queued is waited for, at most: milliseconds of work, on a machine that is busy."""
+_over: list[float] = []
+"""When the end of this process has waited long enough, once it has begun: for all workers together."""
 
 
 class Worker:
@@ -43,7 +45,7 @@ class Worker:
 
     def stop(self) -> None:
         """Does what is queued, then ends the thread."""
-        atexit.unregister(self.flush)
+        atexit.unregister(self._at_exit)
         self.flush()
         self._stopping = True
         self._wake.put(None)
@@ -109,8 +111,13 @@ class Worker:
     def flush_last(self) -> None:
         """Has the queue emptied at exit before anything that is registered by now: exit handlers run backwards, and
         what is queued must be written before an SDK that was set up after us shuts down."""
-        atexit.unregister(self.flush)
-        atexit.register(self.flush)
+        atexit.unregister(self._at_exit)
+        atexit.register(self._at_exit)
+
+    def _at_exit(self) -> None:
+        if not _over:
+            _over.append(monotonic() + FLUSH_SECONDS)
+        self.flush(_over[0] - monotonic())
 
     def flush(self, timeout: float = FLUSH_SECONDS) -> bool:
         """Waits until everything queued is done, ``timeout`` seconds at most."""

@@ -105,17 +105,11 @@ def until(look: Callable[[], T], seconds: float = PATIENCE) -> T:
 
 def until_empty(left: Callable[[], Collection[object]], seconds: float = PATIENCE) -> None:
     """Looks until nothing is left; who waits in vain is told what was."""
-    last: Collection[object] = ()
-
-    def done() -> bool:
-        nonlocal last
-        last = left()
-        return not last
-
-    try:
-        until(done, seconds)
-    except AssertionError:
-        pytest.fail(f"left after {seconds:g} s: {last}")
+    deadline = time.monotonic() + seconds
+    while last := left():
+        if time.monotonic() > deadline:
+            pytest.fail(f"left after {seconds:g} s: {last}")
+        time.sleep(0.05)
 
 
 def answers(url: str) -> bool:

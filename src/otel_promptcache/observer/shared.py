@@ -60,24 +60,39 @@ class Circuit:
         self._clock = clock
         self._failures = 0
         self._again = 0.0
+        self._trying = False
+
+    def admits(self) -> bool:
+        """Whether a call may be asked about: always while the server answers, else one after each pause. Nobody else
+        waits while that one is tried."""
+        if self._failures < FAILURES:
+            return True
+        now = self._clock()
+        if now < self._again:
+            return False
+        self._trying, self._again = True, now + self._pause()  # without a lock: two may be tried, and no fork hangs
+        return True
 
     @property
     def closed(self) -> bool:
-        """Whether a call may be asked about: always while the server answers, else once after each pause."""
-        return self._failures < FAILURES or self._clock() >= self._again
+        """Whether the server may be asked: while it answers, by the call that was admitted, and after each pause."""
+        return self._failures < FAILURES or self._trying or self._clock() >= self._again
 
     def answered(self) -> bool:
         """The server has answered; whether it had not for a while."""
-        back, self._failures = self._failures >= FAILURES, 0
+        back, self._failures, self._trying = self._failures >= FAILURES, 0, False
         return back
 
     def failed(self) -> bool:
         """It has not; whether it is left alone from now on."""
         self._failures += 1
-        over = self._failures - FAILURES
-        if over >= 0:
-            self._again = self._clock() + PAUSES[min(over, len(PAUSES) - 1)]
-        return over == 0
+        self._trying = False
+        if self._failures >= FAILURES:
+            self._again = self._clock() + self._pause()
+        return self._failures == FAILURES
+
+    def _pause(self) -> float:
+        return PAUSES[min(self._failures - FAILURES, len(PAUSES) - 1)]
 
 
 class Sharing:
@@ -135,7 +150,9 @@ class Sharing:
         """Starts asking about a request that was sent just now. Does not wait. ``credentials``: see ``Caller``."""
         asking = Asking(self)
         caller = Caller(tenant, route, conversation, credentials)
-        if not self._circuit.closed or not self._worker.submit(lambda: self._look(asking, prompt, sight, caller), JOBS):
+        if not self._circuit.admits() or not self._worker.submit(
+            lambda: self._look(asking, prompt, sight, caller), JOBS
+        ):
             # Line hashes are made in any case; if there is no room for that either, it was not to be.
             self._worker.submit(lambda: self._history.describe(prompt, sight), JOBS)
             asking.over(None, Lookup.SKIPPED)
@@ -251,7 +268,7 @@ class Sharing:
         self._worker.flush_last()
 
     def flush(self) -> bool:
-        """Waits until all that was to be told has been told, two seconds at most."""
+        """Waits until all that was to be told has been told, seconds at most."""
         return self._worker.flush()
 
     def stop(self) -> None:
