@@ -268,7 +268,7 @@ class Sharing:
         self._worker.flush_last()
 
     def flush(self) -> bool:
-        """Waits until all that was to be told has been told, seconds at most."""
+        """Waits until all that was to be told has been told, as long as a worker waits for what is queued."""
         return self._worker.flush()
 
     def stop(self) -> None:
