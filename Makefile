@@ -6,6 +6,12 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 PIP := .venv/bin/python -m pip install -q --disable-pip-version-check
 
+# What needs real servers and clocks can fail because the machine stood still. Where CI=true, a test that fails is tried
+# once more; if it passes then, why it failed is told at the end.
+ifeq ($(CI),true)
+AGAIN := --reruns=1
+endif
+
 .PHONY: help
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 14
@@ -22,17 +28,17 @@ test: .venv/dev.stamp ## Run the tests (PYTEST_ARGS="-k name" for some)
 		$(PIP) --group clickhouse; \
 		scripts/build-all.sh >/dev/null; \
 	fi
-	.venv/bin/pytest $(or $(PYTEST_ARGS),-n auto --maxprocesses 4 --dist loadgroup)
+	.venv/bin/pytest $(or $(PYTEST_ARGS),-n auto --maxprocesses 4 --dist loadgroup) $(AGAIN)
 
 .PHONY: matrix
 matrix: ## Run the tests of the hooks on all versions (ROWS="oldest newest" for some)
-	@$(PYTHON) scripts/matrix.py $(PYTEST_ARGS) $(ROWS)
+	@$(PYTHON) scripts/matrix.py $(PYTEST_ARGS) $(AGAIN) $(ROWS)
 
 PEERS ?= all
 
 .PHONY: neighbours
 neighbours: .venv/dev.stamp ## Run the tests beside other instrumentations (PEERS="openllmetry" for some)
-	PROMPTCACHE_NEIGHBOURS="$(PEERS)" .venv/bin/pytest -m neighbours $(PYTEST_ARGS)
+	PROMPTCACHE_NEIGHBOURS="$(PEERS)" .venv/bin/pytest -m neighbours $(PYTEST_ARGS) $(AGAIN)
 
 .PHONY: coexistence
 coexistence: .venv/dev.stamp ## Print how we stand beside each of them (docs/coexistence.md)
@@ -41,7 +47,7 @@ coexistence: .venv/dev.stamp ## Print how we stand beside each of them (docs/coe
 .PHONY: backends
 backends: .venv/dev.stamp ## Post our spans to a real Phoenix (650 MB the first time)
 	@scripts/build-phoenix.sh >/dev/null
-	PROMPTCACHE_BACKENDS=true .venv/bin/pytest tests/deploy/test_phoenix.py $(PYTEST_ARGS)
+	PROMPTCACHE_BACKENDS=true .venv/bin/pytest tests/deploy/test_phoenix.py $(PYTEST_ARGS) $(AGAIN)
 
 .PHONY: lint
 lint: .venv/dev.stamp ## Check style, types and the direction of imports

@@ -103,7 +103,7 @@ def run(row: Row, more: list[str]) -> Outcome:
         assert running.stdout is not None
         output = [line.rstrip() for line in running.stdout]
     said = next((line for line in reversed(output) if re.search(r"\d+ (passed|failed|error)", line)), "nothing ran")
-    if running.returncode:
+    if running.returncode or "rerun" in said:
         print("\n".join(output), flush=True)
     versions = environments.versions(python, *PACKAGES)
     return Outcome(versions, said.strip("= "), running.returncode != 0, time.monotonic() - began)

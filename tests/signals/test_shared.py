@@ -56,6 +56,10 @@ def outcomes(told: Observed) -> dict[str, int]:
     return {dict(labels)["promptcache.history.outcome"]: count for labels, count in told.points(LOOKUPS).items()}
 
 
+def answered(told: Observed) -> int:
+    return outcomes(told).get(Lookup.ANSWERED, 0)
+
+
 def plain(clients: Clients, system: str) -> None:
     clients.anthropic.messages.create(**message(system, "hello"))
 
@@ -121,16 +125,15 @@ def test_a_server_that_is_frozen_costs_a_call_its_wait_and_no_more(
             return time.perf_counter() - begun
 
         answering = median(seconds(f"answered {number}") for number in range(12))
-        answered = outcomes(told).get(Lookup.ANSWERED, 0)
+        before = answered(told)
         server.freeze()
         frozen = median(seconds(f"frozen {number}") for number in range(12))
         server.thaw()
         assert [(span.attributes or {})["promptcache.status"] for span in told.calls[1:]] == ["hit"] * 23
-        assert outcomes(told).get(Lookup.ANSWERED, 0) <= answered + 1
+        assert answered(told) <= before + 1
         # Twenty milliseconds each at most, until it is left alone: far from the quarter second of a connection.
         assert frozen < answering + 0.2
-        answered = outcomes(told).get(Lookup.ANSWERED, 0)
-        until(lambda: _asks(clients, told, answered))
+        until(_heard_again(clients, told))
 
 
 def test_a_server_that_takes_as_long_as_calls_may_wait(server: Running, clients: Clients) -> None:
@@ -154,8 +157,7 @@ def test_a_server_that_is_killed_and_started_again(server: Running, clients: Cli
         assert outcomes(told).get(Lookup.FAILED, 0) + outcomes(told).get(Lookup.SKIPPED, 0) == 5
         assert told.total(ERRORS) >= 3
         server.start()
-        answered = outcomes(told)[Lookup.ANSWERED]
-        until(lambda: _asks(clients, told, answered))
+        until(_heard_again(clients, told))
         assert {(span.attributes or {})["promptcache.status"] for span in told.calls[1:]} == {"hit"}
 
 
@@ -165,7 +167,7 @@ def test_nodes_of_a_cluster_that_are_frozen(clients: Clients) -> None:
         cluster(3) as nodes,
         worker(nodes[0], history_url=nodes[0].url + "?cluster=true", history_wait_ms="500") as told,
     ):
-        plain(clients, OLD)
+        until(_heard_again(clients, told))
         for node in nodes[1:]:
             node.freeze()
         for _ in range(5):
@@ -173,16 +175,21 @@ def test_nodes_of_a_cluster_that_are_frozen(clients: Clients) -> None:
         until(lambda: told.total(ERRORS) > 0)
         for node in nodes[1:]:
             node.thaw()
-        answered = outcomes(told)[Lookup.ANSWERED]
-        until(lambda: _asks(clients, told, answered))
+        until(_heard_again(clients, told))
         assert {(span.attributes or {})["promptcache.status"] for span in told.calls[1:]} == {"hit"}
 
 
-def _asks(clients: Clients, told: Observed, before: int) -> bool:
-    plain(clients, OLD)
-    assert told.observer.sharing is not None
-    told.observer.sharing.flush()
-    return outcomes(told).get(Lookup.ANSWERED, 0) > before
+def _heard_again(clients: Clients, told: Observed) -> Callable[[], bool]:
+    """Whether a further call is answered in its time; the first one need not be, on a busy machine."""
+    before = answered(told)
+
+    def look() -> bool:
+        plain(clients, OLD)
+        assert told.observer.sharing is not None
+        told.observer.sharing.flush()
+        return answered(told) > before
+
+    return look
 
 
 @pytest.mark.parametrize("command", ["REPLICAOF 127.0.0.1 1", "CONFIG SET maxmemory 1"], ids=["read-only", "full"])
