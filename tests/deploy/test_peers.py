@@ -25,7 +25,7 @@ from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as HttpLogs
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpMetrics
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpans
-from servers import HOST, Collector, built, collector, free_ports, jaeger, listens, process, until
+from servers import HOST, Collector, built, collector, free_ports, jaeger, listens, process, until, whole_lines
 from servers.application import Clients, Observed, message, observed, provider, text
 from servers.rotel import rotel
 from servers.tap import tap
@@ -148,7 +148,7 @@ class Arrived:
         """Every record with its resource and its scope, as JSON in one form, sorted."""
         file = self.folder / f"{route_name}-{signal}.jsonl"
         found = []
-        for line in file.read_text().splitlines() if file.exists() else ():
+        for line in whole_lines(file):
             for resource in json.loads(line)[f"resource{signal[:-1].title()}s".replace("Traces", "Spans")]:
                 for scope in resource[f"scope{signal[:-1].title()}s".replace("Traces", "Spans")]:
                     for record in scope[SIGNALS[signal]]:

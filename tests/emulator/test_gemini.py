@@ -64,6 +64,7 @@ class TestAnswers:
         stream = await gemini.aio.models.generate_content_stream(model=FLASH, contents=LONG)
         usages = [chunk.usage_metadata async for chunk in stream]
         assert usages[-1].cached_content_token_count == 3000
+        await gemini.aio.aclose()
 
     def test_count_tokens(self, provider: Emulator, gemini: genai.Client) -> None:
         """Without touching the cache."""

@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -29,6 +30,8 @@ import yaml
 from servers.ports import HOST, free_ports
 
 T = TypeVar("T")
+NO_ANSWER = (OSError, HTTPException)
+"""What a request raises to which no answer has come."""
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -88,19 +91,30 @@ def built(name: str) -> str:
 def get(url: str, **parameters: str) -> Any:
     """The JSON document at a URL."""
     query = f"?{urllib.parse.urlencode(parameters)}" if parameters else ""
-    with urllib.request.urlopen(url + query, timeout=10) as response:
+    with urllib.request.urlopen(url + query, timeout=60) as response:
         return json.load(response)
 
 
 def until(look: Callable[[], T], seconds: float = PATIENCE) -> T:
-    """Looks until there is something to see; bounded, so that a hang is a failure."""
+    """Looks until there is something to see, for so many seconds at most. Who gives no answer is asked again."""
     deadline = time.monotonic() + seconds
     while True:
-        seen = look()
-        if seen or time.monotonic() > deadline:
-            assert seen, f"nothing to be seen within {seconds:g} s"
-            return seen
+        try:
+            if seen := look():
+                return seen
+        except NO_ANSWER:
+            if time.monotonic() > deadline:
+                raise
+        assert time.monotonic() < deadline, f"nothing to be seen within {seconds:g} s"
         time.sleep(0.05)
+
+
+def until_is(look: Callable[[], T], wanted: T, seconds: float = PATIENCE) -> None:
+    """Looks until it is so; who waits in vain is shown the difference."""
+    deadline = time.monotonic() + seconds
+    while (seen := look()) != wanted and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert seen == wanted
 
 
 def until_empty(left: Callable[[], Collection[object]], seconds: float = PATIENCE) -> None:
@@ -110,6 +124,11 @@ def until_empty(left: Callable[[], Collection[object]], seconds: float = PATIENC
         if time.monotonic() > deadline:
             pytest.fail(f"left after {seconds:g} s: {last}")
         time.sleep(0.05)
+
+
+def whole_lines(file: Path) -> list[str]:
+    """The lines of a file that somebody writes, without one that has just begun."""
+    return file.read_text().split("\n")[:-1] if file.exists() else []
 
 
 def answers(url: str) -> bool:
@@ -181,8 +200,9 @@ class Prometheus:
         return [(one["metric"], float(one["value"][1])) for one in data["result"]]
 
     def value(self, expression: str, at: float | None = None) -> float:
-        """The value of an expression that gives exactly one series."""
-        ((_, value),) = self.query(expression, at)
+        """The value of an expression that gives exactly one series, as soon as there is one: a scrape that came late
+        leaves a gap."""
+        ((_, value),) = until(lambda: self.query(expression, at))
         return value
 
     def samples(self, selector: str) -> list[tuple[float, float]]:
@@ -200,7 +220,7 @@ class Prometheus:
     def reload(self) -> None:
         """Has the configuration and the rules read again."""
         request = urllib.request.Request(f"{self.url}/-/reload", method="POST")
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             assert response.status == 200
 
     def rules(self) -> dict[str, dict[str, Any]]:
@@ -282,7 +302,7 @@ class Collector:
         """Every record in the ledger file, its attributes and those of its resource as a plain dictionary, with time,
         ids and event name."""
         found = []
-        for line in self.ledger.read_text().splitlines() if self.ledger.exists() else ():
+        for line in whole_lines(self.ledger):
             for resource in json.loads(line)["resourceLogs"]:
                 for scope in resource["scopeLogs"]:
                     found += [_record(record, resource["resource"]) for record in scope["logRecords"]]

