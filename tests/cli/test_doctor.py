@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from typing import Any
 
 import grpc
 import pytest
-from servers import prometheus, prometheus_config, until
+from servers import prometheus, prometheus_config, until_is
 from servers.ports import free_ports
 
 from otel_promptcache.cli import (
@@ -40,6 +41,8 @@ from otel_promptcache.settings import Settings
 
 INPUT = "gen_ai.usage.input_tokens"
 SECRET = "abracadabra"
+PATIENCE = 60.0
+"""Seconds to wait for an answer that comes. Machines are busy at times."""
 
 
 @pytest.fixture(autouse=True)
@@ -553,7 +556,7 @@ class TestSending:
         """The status decides; zero bytes of protobuf are sent, with the headers of the environment."""
         with served(lambda _: (status, b"")) as (url, received):
             sent = target("traces", HTTP, f"{url}/v1/traces", headers={"x-key": SECRET})
-            assert _doctor_export.send(sent, 5).outcome is outcome
+            assert _doctor_export.send(sent, PATIENCE).outcome is outcome
         (request,) = received
         assert request["body"] == b""
         assert request["headers"]["x-key"] == SECRET
@@ -570,14 +573,14 @@ class TestSending:
     )
     def test_grpc(self, collector: str, signal: str, key: str, outcome: Outcome) -> None:
         """A real unary call."""
-        assert _doctor_export.send(target(signal, GRPC, collector, headers={"X-Key": key}), 5).outcome is outcome
+        assert _doctor_export.send(target(signal, GRPC, collector, headers={"X-Key": key}), PATIENCE).outcome is outcome
 
     def test_each_to_the_other(self, collector: str) -> None:
         """gRPC to a server of HTTP/1, and HTTP/1 to a server of gRPC."""
         with served(lambda _: (200, b"")) as (url, _):
-            assert _doctor_export.send(target("traces", GRPC, url), 5).outcome is Outcome.WRONG_PROTOCOL
+            assert _doctor_export.send(target("traces", GRPC, url), PATIENCE).outcome is Outcome.WRONG_PROTOCOL
         sent = target("traces", HTTP, f"{collector}/v1/traces")
-        assert _doctor_export.send(sent, 5).outcome is Outcome.WRONG_PROTOCOL
+        assert _doctor_export.send(sent, PATIENCE).outcome is Outcome.WRONG_PROTOCOL
 
     def test_tls_to_a_server_without(self) -> None:
         """Either way."""
@@ -585,13 +588,13 @@ class TestSending:
             secure = url.replace("http:", "https:")
             for protocol in (GRPC, HTTP):
                 sent = target("traces", protocol, secure, secure=True)
-                assert _doctor_export.send(sent, 5).outcome is Outcome.UNTRUSTED
-                assert ask(sent, Probe(5, b"")).outcome is Outcome.WITHOUT_TLS
+                assert _doctor_export.send(sent, PATIENCE).outcome is Outcome.UNTRUSTED
+                assert ask(sent, Probe(PATIENCE, b"")).outcome is Outcome.WITHOUT_TLS
 
     @pytest.mark.parametrize("protocol", [GRPC, HTTP])
     def test_nothing_listens(self, protocol: str) -> None:
         """The port refuses."""
-        assert _doctor_export.send(target("traces", protocol, nobody()), 5).outcome is Outcome.REFUSES
+        assert _doctor_export.send(target("traces", protocol, nobody()), PATIENCE).outcome is Outcome.REFUSES
 
     @pytest.mark.parametrize("protocol", [GRPC, HTTP])
     def test_silence(self, protocol: str) -> None:
@@ -631,7 +634,7 @@ class TestWhereItGoes:
     """The section as a whole."""
 
     def section(self, environment: Mapping[str, str], *, ledger: bool = False) -> list[Finding]:
-        return list(_doctor_otlp.section(Settings(ledger=ledger), 5, environment, records=False).findings)
+        return list(_doctor_otlp.section(Settings(ledger=ledger), PATIENCE, environment, records=False).findings)
 
     WAITING = ok(
         "OTEL_BSP_MAX_QUEUE_SIZE",
@@ -879,7 +882,7 @@ class TestPrometheus:
             return 200, json.dumps({"status": "success", "data": {"result": rows}}).encode()
 
         with served(answer) as (url, _):
-            return _doctor_prometheus.findings(url, self.LABELS, 5)
+            return _doctor_prometheus.findings(url, self.LABELS, PATIENCE)
 
     @pytest.mark.parametrize("dot", ["_", "."])
     def test_labels_at_the_limit(self, dot: str) -> None:
@@ -915,15 +918,19 @@ class TestPrometheus:
         with served(scraped) as (url, _):
             config = prometheus_config([url.removeprefix("http://")], "100ms")
             with prometheus(config, tmp_path) as server:
-                until(lambda: [value for _, value in server.query("resets(promptcache_calls_total[1h]) > 5")])
-                found = _doctor_prometheus.findings(server.url, self.LABELS, 5)
-        assert (found[1].subject, found[1].level) == ("service.instance.id", Level.PROBLEM)
-        assert found[1].text.startswith("pod-7: a counter fell ")
-        assert [(finding.subject, finding.level, finding.text) for finding in found[2:]] == [
-            ("gen_ai.request.model", Level.OK, "3 values"),
-            ("promptcache.route", Level.PROBLEM, "at its limit: 1 series hold everything else as __other__"),
-            ("promptcache.attr.team", Level.OK, "0 values"),
-        ]
+
+                def said() -> list[tuple[str, Level, str]]:
+                    found = _doctor_prometheus.findings(server.url, self.LABELS, PATIENCE)
+                    return [(one.subject, one.level, re.sub(r" fell \d+ ", " fell N ", one.text)) for one in found[1:]]
+
+                fell = "pod-7: a counter fell N times in an hour, for several processes have it"
+                wanted = [
+                    ("service.instance.id", Level.PROBLEM, fell),
+                    ("gen_ai.request.model", Level.OK, "3 values"),
+                    ("promptcache.route", Level.PROBLEM, "at its limit: 1 series hold everything else as __other__"),
+                    ("promptcache.attr.team", Level.OK, "0 values"),
+                ]
+                until_is(said, wanted)  # a scrape that comes late leaves a gap between two of its questions
 
     def test_nothing_of_ours(self) -> None:
         """Perhaps another one is meant."""
@@ -933,9 +940,9 @@ class TestPrometheus:
     def test_no_prometheus(self, content: bytes) -> None:
         """Whatever else it may be."""
         with served(lambda _: (200, content)) as (url, _):
-            assert levels(_doctor_prometheus.findings(url, self.LABELS, 5)) == ["problem"]
-        assert levels(_doctor_prometheus.findings(nobody(), self.LABELS, 5)) == ["problem"]
-        assert levels(_doctor_prometheus.findings("file:///etc", self.LABELS, 5)) == ["problem"]
+            assert levels(_doctor_prometheus.findings(url, self.LABELS, PATIENCE)) == ["problem"]
+        assert levels(_doctor_prometheus.findings(nobody(), self.LABELS, PATIENCE)) == ["problem"]
+        assert levels(_doctor_prometheus.findings("file:///etc", self.LABELS, PATIENCE)) == ["problem"]
 
 
 class TestStart:
@@ -994,7 +1001,7 @@ class TestCommand:
         with served(lambda _: (200, b"")) as (url, _):
             monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
             monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", HTTP)
-            assert main(["doctor", "--format", "json"]) == 0
+            assert main(["doctor", "--format", "json", "--timeout", "60"]) == 0
         document = json.loads(capsys.readouterr().out)
         assert document["ok"] is True
         assert [section["title"] for section in document["sections"]] == [
@@ -1013,7 +1020,7 @@ class TestCommand:
         """Status 1, and what to do."""
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", nobody())
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"authorization={SECRET}")
-        assert main(["doctor", "--timeout", "2"]) == 1
+        assert main(["doctor", "--timeout", "60"]) == 1
         shown = capsys.readouterr().out
         assert "refuses: nothing listens there" in shown
         assert "set OTEL_EXPORTER_OTLP_ENDPOINT" in shown.replace("\n", " ").replace("  ", "")
@@ -1023,7 +1030,7 @@ class TestCommand:
     def test_a_section_that_fails(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         """The others are still told."""
         monkeypatch.setattr(_doctor_settings, "start_section", lambda _: 1 / 0)
-        assert main(["doctor", "--timeout", "1"]) == 1
+        assert main(["doctor", "--timeout", "60"]) == 1
         shown = capsys.readouterr().out
         assert "ZeroDivisionError" in shown
         assert "Versions" in shown

@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from servers import until
 from servers.application import Clients, message, observed, provider, text
 from servers.valkey import Running, valkey
 
 from otel_promptcache.cli import _doctor_fleet, main
 from otel_promptcache.fingerprint import HashKey
 from otel_promptcache.history.records import SCHEMA
-from otel_promptcache.history.redis import ROSTER
+from otel_promptcache.history.redis import ROSTER, Member
 from otel_promptcache.history.sharing import Realm
 from otel_promptcache.settings import Settings
 
@@ -38,7 +39,7 @@ def said(server: Running, *members: str, **settings: str) -> list[tuple[str, str
     for member in members:
         server.client.zadd(ROSTER, {member: time.time()})
     given = Settings(**{"history_url": server.url, "hash_key": "one", **settings})  # type: ignore[arg-type]
-    return [(one.level.value, one.subject) for one in _doctor_fleet.section(given, 5.0).findings]
+    return [(one.level.value, one.subject) for one in _doctor_fleet.section(given, 60.0).findings]
 
 
 @pytest.mark.parametrize(
@@ -82,14 +83,14 @@ def test_names_of_their_own(server: Running, name: str) -> None:
 def test_what_workers_say_is_understood(server: Running) -> None:
     """A worker whose name was chosen, and this one under another host's."""
     with (
-        observed(service="shop", instance="one", hash_key="one", history_url=server.url) as seen,
+        observed(service="shop", instance="one", hash_key="one", history_url=server.url, history_wait_ms="5000"),
         provider() as emulated,
     ):
         Clients(emulated.url).anthropic.messages.create(**message(text(2000), text(10)))
-        assert seen.observer.sharing is not None
-        seen.observer.sharing.flush()
-        ((own, _),) = server.client.zrange(ROSTER, 0, -1, withscores=True)
-    assert own.decode().endswith(f" {socket.gethostname()}/shop/one")
+        (own,) = until(lambda: server.client.zrange(ROSTER, 0, -1))
+    member = Member.of(own.decode())
+    assert member is not None
+    assert (member.host, member.name) == (socket.gethostname(), "shop/one")
     assert ("problem", "service.instance.id") in said(server, f"{OWN} {SCHEMA} 0.1.0 host-b/shop/one")
 
 
