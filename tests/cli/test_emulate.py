@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from servers.ports import free_ports
 
 from otel_promptcache.cli import main
 
@@ -35,7 +36,7 @@ def serving(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 def posted(url: str, body: dict[str, Any]) -> dict[str, Any]:
     headers = {"content-type": "application/json", "x-api-key": "any", "anthropic-version": "2023-06-01"}
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         found: dict[str, Any] = json.load(response)
         return found
 
@@ -79,7 +80,7 @@ class TestServing:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_ends_when_told(self, number: signal.Signals) -> None:
         """By either signal, and the port is free again."""
-        with serving() as (process, url):
+        with serving("--port", str(free_ports(1)[0])) as (process, url):
             process.send_signal(number)
             process.wait(60)
             with pytest.raises(OSError, match="refused"):
@@ -133,6 +134,5 @@ class TestRefusals:
 
     def test_no_emulator_to_move(self, capsys: pytest.CaptureFixture[str]) -> None:
         """A clock that is not there cannot be moved."""
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = str(free.getsockname()[1])
-        assert "no emulator answers" in refused(capsys, "--port", port, "--advance", "5")
+        (port,) = free_ports(1)
+        assert "no emulator answers" in refused(capsys, "--port", str(port), "--advance", "5")

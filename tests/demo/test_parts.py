@@ -137,7 +137,7 @@ class TestReceiver:
         """Empty requests are good OTLP, packed or not; other paths and no protobuf are not."""
         with receiver() as collector:
             address = urllib.parse.urlsplit(collector.endpoint)
-            client = http.client.HTTPConnection(str(address.hostname), int(address.port or 0), timeout=5)
+            client = http.client.HTTPConnection(str(address.hostname), int(address.port or 0), timeout=60)
 
             def post(path: str, body: bytes, headers: dict[str, str]) -> int:
                 client.request("POST", path, body, headers)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 import anthropic
+import httpx2
 import openai
 import pytest
 from google import genai
@@ -17,6 +19,14 @@ OPTIONS = (
     *("machine_rate", "context_window", "batch_seconds", "personality"),
 )
 """What a test may change."""
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Functions of httpx2 wait for a minute unless a test says otherwise: of themselves they give up after five
+    seconds, and machines are busy at times."""
+    for name in ("get", "post", "delete", "stream"):
+        monkeypatch.setattr(httpx2, name, partial(getattr(httpx2, name), timeout=60))
 
 
 @pytest.fixture(scope="module")

@@ -156,9 +156,9 @@ class TestExplicit:
         """From creation, not from the last read; one hour unless told otherwise; prolonged from now."""
         cache = self.create(gemini)
         assert cache.expire_time - cache.create_time == timedelta(seconds=300)
-        provider.clock.advance(290)
+        provider.clock.advance(200)
         ask(gemini, "a", cached_content=cache.name)
-        provider.clock.advance(11)
+        provider.clock.advance(101)
         with pytest.raises(errors.ClientError, match="not found"):
             ask(gemini, "a", cached_content=cache.name)
         other = self.create(gemini, ttl=None)

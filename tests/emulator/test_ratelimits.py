@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from otel_promptcache.emulator import Emulator, emulator
+from otel_promptcache.emulator import Clock, Emulator, emulator
 
 SYSTEM = [{"type": "text", "text": "abc " * 2000, "cache_control": {"type": "ephemeral"}}]
 ASK: dict[str, Any] = {
@@ -22,7 +22,8 @@ CHAT = {"model": "gpt-5.6", "messages": [{"role": "user", "content": "hello"}]}
 
 @pytest.fixture
 def provider() -> Iterator[Emulator]:
-    with emulator() as running:
+    """Time stands, for buckets are refilled in no time."""
+    with emulator(clock=Clock.standing(1_800_000_000)) as running:
         yield running
 
 
