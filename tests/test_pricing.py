@@ -314,6 +314,7 @@ class TestContext:
         long = "x" * 1_000_000
         listed = prices.Prices()
         usage = Usage(1000, tier=long, geo=long, speed=long, upstream=long)
+        cost(usage, "anthropic", OPUS, 1_795_000_000, prices=listed)  # loads the price data
         tracemalloc.start()
         before = tracemalloc.get_traced_memory()[0]
         for number in range(20):

@@ -53,7 +53,7 @@ def test_jobs_run_in_order(worker: Worker, held: Held) -> None:
     for number in range(10):
         worker.submit(lambda number=number: done.append((number, threading.current_thread().name)))  # type: ignore[misc]
     held.free.set()
-    assert worker.flush() is True
+    assert worker.flush(60) is True
     assert done == [(number, "otel-promptcache") for number in range(10)]
 
 
@@ -76,7 +76,7 @@ def test_what_does_not_fit_is_dropped_and_counted(worker: Worker, held: Held) ->
     assert answers == [True] * 10 + [False] * 5
     assert worker.dropped == 5
     held.free.set()
-    assert worker.flush() is True
+    assert worker.flush(60) is True
     assert done == list(range(10))
     assert worker.submit(lambda: done.append(99)) is True
 
@@ -90,7 +90,7 @@ def test_errors_are_told_and_go_no_further(worker: Worker, errors: list[Exceptio
 
     for job in (broken, lambda: done.append("next"), broken, lambda: done.append("last")):
         worker.submit(job)
-    assert worker.flush() is True
+    assert worker.flush(60) is True
     assert [str(error) for error in errors] == ["broken", "broken"]
     assert done == ["next", "last"]
 
@@ -102,7 +102,7 @@ class TestFlush:
         """At once, with or without a thread."""
         assert worker.flush(0) is True
         worker.submit(lambda: None)
-        assert worker.flush() is True
+        assert worker.flush(60) is True
         assert worker.flush(0) is True
 
     def test_not_longer_than_allowed(self, worker: Worker, held: Held) -> None:
@@ -119,7 +119,7 @@ class TestFlush:
         assert held.started.wait(30)
         assert worker.flush(0.05) is False
         held.free.set()
-        assert worker.flush() is True
+        assert worker.flush(60) is True
 
     def test_a_job_that_was_queued_while_the_last_one_ended(self, worker: Worker, held: Held) -> None:
         """Between two steps of ``submit`` the thread may say that all is done; the job is waited for all the same."""
@@ -145,14 +145,14 @@ class TestFlush:
         """Which would wait for itself: it is told that there is more, or not."""
         answers: list[bool] = []
         worker.submit(lambda: answers.append(worker.flush()))
-        assert worker.flush() is True
+        assert worker.flush(60) is True
         assert answers == [True]
 
     def test_jobs_of_jobs(self, worker: Worker) -> None:
         """What a job queues is done too."""
         done: list[str] = []
         worker.submit(lambda: worker.submit(lambda: done.append("second")) and None)
-        assert worker.flush() is True
+        assert worker.flush(60) is True
         assert done == ["second"]
 
 
@@ -169,7 +169,7 @@ def test_many_callers(worker: Worker) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert worker.flush() is True
+    assert worker.flush(60) is True
     assert len(done) == len(set(done))
     assert len(done) + worker.dropped >= 800
     for start in range(0, 4000, 1000):
@@ -221,12 +221,12 @@ if child == 0:
     done = []
     assert worker.flush(0) is True
     assert worker.submit(lambda: done.append(os.getpid()))
-    assert worker.flush() is True and done == [os.getpid()]
+    assert worker.flush(60) is True and done == [os.getpid()]
     os.write(1, b"child\\n")
     os._exit(0)
 os.waitpid(child, 0)
 free.set()
-assert worker.flush() is True
+assert worker.flush(60) is True
 """
 
 
