@@ -308,7 +308,7 @@ def test_a_tenant_is_erased(shared_server: Running) -> None:
         call(worker, body(SYSTEM, QUESTION), wrote(2000), 100.0)
     prefixes = {tenant: worker.fleet.realm(KEY, tenant).prefix for tenant, worker in workers.items()}
     before = len(shared_server.client.keys(prefixes["b"] + "*"))
-    server = Server(shared_server.url)
+    server = Server(shared_server.url, timeout=60.0)
     assert server.erase(prefixes["a"]) > 3
     assert list(server.keys(prefixes["a"])) == []
     assert len(shared_server.client.keys(prefixes["b"] + "*")) == before

@@ -29,10 +29,10 @@ def test_eight_processes_share_a_history() -> None:
     assert measured["missed"] > 40
     # Nothing but the machine standing still for longer than a server is waited for: such calls were not answered.
     assert set(measured["errors"]) <= {"TimeoutError"}
-    assert sum(measured["errors"].values()) <= 0.02 * measured["calls"]
+    assert sum(measured["errors"].values()) <= 0.05 * measured["calls"]
     assert measured["false misses"] == 0
     assert measured["false misses, late calls"] == 0
     # A few requests are sent in the moment before another worker tells of its response.
     others = measured["other statuses"] + sum(measured["other reasons"].values())
-    assert others <= max(5, 0.02 * measured["outcomes"]["answered"])
+    assert others <= max(20, 0.05 * measured["outcomes"]["answered"])
     assert measured["outcomes"]["answered"] > measured["calls"] / 10

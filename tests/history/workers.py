@@ -52,7 +52,7 @@ class Worker:
         server: Server | None = None,
     ) -> None:
         self.memory = Memory(keys[0], 100_000)
-        self.fleet = Fleet(server or Untimed(url, timeout=5.0), keys, lines=lines)
+        self.fleet = Fleet(server or Untimed(url, timeout=60.0), keys, lines=lines)
         self.keys = keys
         self.tenant = tenant
 

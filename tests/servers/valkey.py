@@ -101,7 +101,8 @@ def cluster(nodes: int = 3, *, replicas: bool = False, **config: Any) -> Iterato
     with ExitStack() as stack:
         count = nodes * (1 + replicas)
         buses = free_ports(count)
-        config = {"cluster-enabled": "yes", "cluster-node-timeout": 1000, **config}
+        # A second is soon enough for a replica to take over; without one, a machine that stands still is no death.
+        config = {"cluster-enabled": "yes", "cluster-node-timeout": 1000 if replicas else 5000, **config}
         running = [stack.enter_context(valkey(**config, **{"cluster-port": bus})) for bus in buses]
         for node in running:
             node.client.execute_command("CONFIG SET", "cluster-announce-ip", "127.0.0.1")

@@ -42,13 +42,20 @@ def server() -> Iterator[Running]:
 
 def worker(server: Running, **settings: str) -> Any:
     """A process of the fleet, as far as anybody can tell: it remembers nothing of those before it."""
-    settings = {"hash_key": "fleet", "history_url": server.url, "history_wait_ms": "5000", **settings}
+    settings = {"hash_key": "fleet", "history_url": server.url, "history_wait_ms": "10000", **settings}
     return observed(**settings)
 
 
+def shared_by(told: Observed) -> shared.Sharing:
+    """A worker's side of the shared history, which has told everything that it had to tell."""
+    sharing = told.observer.sharing
+    assert sharing is not None
+    assert sharing._worker.flush(60)
+    return sharing
+
+
 def said(told: Observed) -> dict[str, Any]:
-    assert told.observer.sharing is not None
-    told.observer.sharing.flush()
+    shared_by(told)
     return dict(told.call)
 
 
@@ -164,7 +171,7 @@ def test_a_server_that_is_killed_and_started_again(server: Running, clients: Cli
 def test_nodes_of_a_cluster_that_are_frozen(clients: Clients) -> None:
     """Their slots are nobody's for a while. Calls and their verdicts are unaffected, and it goes on by itself."""
     with (
-        cluster(3) as nodes,
+        cluster(3, **{"cluster-node-timeout": 1000}) as nodes,
         worker(nodes[0], history_url=nodes[0].url + "?cluster=true", history_wait_ms="500") as told,
     ):
         until(_heard_again(clients, told))
@@ -185,8 +192,7 @@ def _heard_again(clients: Clients, told: Observed) -> Callable[[], bool]:
 
     def look() -> bool:
         plain(clients, OLD)
-        assert told.observer.sharing is not None
-        told.observer.sharing.flush()
+        shared_by(told)
         return answered(told) > before
 
     return look
@@ -247,7 +253,7 @@ def test_a_password_and_a_user(clients: Clients) -> None:
         server.client.execute_command("ACL", "SETUSER", "cache", "on", ">secret", *ACL)
         server.client.execute_command("ACL", "SETUSER", "default", "off")
         url = server.url.replace("redis://", "redis://cache:secret@")
-        with observed(hash_key="fleet", history_url=url, history_wait_ms="2000") as told:
+        with observed(hash_key="fleet", history_url=url, history_wait_ms="10000") as told:
             plain(clients, OLD)
             assert outcomes(told) == {Lookup.ANSWERED: 1}
             said(told)
@@ -271,8 +277,7 @@ def test_a_worker_with_another_key_is_noticed(server: Running, clients: Clients)
     for key, mismatches in (("one", 0), ("two", 1)):
         with worker(server, hash_key=key) as told:
             plain(clients, OLD)
-            assert told.observer.sharing is not None
-            told.observer.sharing.flush()
+            shared_by(told)
             assert told.total(MISMATCH) == mismatches
 
 
@@ -288,7 +293,7 @@ def test_doctor_names_the_worker_with_another_key_and_the_one_of_another_version
             patch.setattr("socket.gethostname", lambda number=number: f"host-{number}")
             plain(clients, OLD)
             said(told)
-    findings = _doctor_fleet.section(Settings(history_url=server.url, hash_key="one"), 5.0).findings
+    findings = _doctor_fleet.section(Settings(history_url=server.url, hash_key="one"), 60.0).findings
     said_of = {one.subject: (one.level.value, one.text) for one in findings}
     assert said_of["keys"][0] == said_of["schema"][0] == "problem"
     assert "host-1" in said_of["keys"][1]
@@ -328,7 +333,7 @@ SCRIPT = textwrap.dedent(
         client = anthropic.Anthropic(base_url=url, api_key="sk-test", max_retries=0)
         for system, turns in jobs:
             client.messages.create(**message(system, *turns))
-        told.observer.sharing.flush()
+        assert told.observer.sharing._worker.flush(60)
         found = [(span.attributes.get("promptcache.status"), span.attributes.get("promptcache.reason"))
                  for span in told.calls]
         told.exporter.clear()
@@ -380,32 +385,31 @@ def test_a_write_is_unread_when_no_worker_has_read_it(
 ) -> None:
     with worker(server) as told:
         plain(clients, OLD)
-        assert told.observer.sharing is not None
-        told.observer.sharing.flush()
+        shared_by(told)
         if elsewhere:
             assert run(emulated, server, [[OLD, ["hello"]]]) == [("hit", None)]
         told.observer.clock = lambda: time.time() + 365.0
         told.total(UNREAD)
-        told.observer.sharing.flush()
+        shared_by(told)
         assert (told.total(UNREAD) > 0) is not elsewhere
 
 
 def test_a_write_is_not_called_a_waste_while_nobody_can_say(server: Running, clients: Clients) -> None:
     """Asked again when the server is back."""
-    with worker(server, history_wait_ms="500") as told:
+    with worker(server) as told:
         plain(clients, OLD)
-        sharing = told.observer.sharing
-        assert sharing is not None
-        sharing.flush()
+        sharing = shared_by(told)
+        sharing._server.close()
+        sharing._server._timeout = 0.5  # from the next connection on
         server.freeze()
         told.observer.clock = lambda: time.time() + 365.0
         told.total(UNREAD)
-        sharing.flush()
+        shared_by(told)
         assert told.total(UNREAD) == 0
         server.thaw()
 
         def counted() -> bool:
-            sharing.flush()
+            shared_by(told)
             return told.total(UNREAD) > 0
 
         until(counted)
@@ -418,7 +422,7 @@ def test_machines_whose_clocks_differ_by_minutes(server: Running, emulated: Emul
     emulated.reset()
     assert run(emulated, server, [[OLD, ["hello"]]], f"skew={ahead}") == [("cold", None)]
     assert run(emulated, server, [[NEW, ["hello"]]], f"skew={-ahead}") == [("miss", "system_changed")]
-    findings = _doctor_fleet.section(Settings(history_url=server.url, hash_key="fleet"), 5.0).findings
+    findings = _doctor_fleet.section(Settings(history_url=server.url, hash_key="fleet"), 60.0).findings
     (clocks,) = (finding for finding in findings if finding.subject == "clocks")
     assert clocks.level.value == "note"
     assert "(+400 s)" in clocks.text
