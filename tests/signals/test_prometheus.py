@@ -61,9 +61,9 @@ class Ran:
     prometheus: Prometheus
     ledger: list[dict[str, Any]]
     first: float
-    """Time of the first sample of the first two calls."""
+    """Time of the last sample of the first two calls."""
     last: float
-    """Time of a sample after all calls."""
+    """Time of the last sample after all calls."""
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +84,16 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
         clients = Clients(emulated.url)
         with observed(readers=[metrics], log_processors=[ledger], service="shop", ledger="true") as seen:
 
-            def exported(count: int) -> None:
+            def exported(count: int, inputs: int) -> None:
+                """Once all of it is there: a scrape may come in the middle of the Collector's taking it, the one after
+                that does not."""
                 seen.settle()
                 assert metrics.force_flush()
-                until(lambda: [value for _, value in scraping.query(calls) if value == count])
+                until(lambda: scraping.value(calls) == count and scraping.value(tokens) == inputs)
+                until(lambda: len(moments(inputs)) > 1)
+
+            def moments(inputs: int) -> list[float]:
+                return [moment for moment, value in scraping.samples(tokens) if value == inputs]
 
             def ask(first: str) -> None:
                 clients.anthropic.messages.create(**message(f"{first}\n" + text(1999), text(10)))
@@ -95,7 +101,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
             with route("/chat"):
                 ask("one")
                 ask("one")
-                exported(2)
+                exported(2, 4020)
                 ask("one")
                 ask("two")
             with route("/summary"):
@@ -105,17 +111,11 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
                     clients.openai.chat.completions.create(
                         model="gpt-4.1-mini", messages=[{"role": "user", "content": text(2560)}]
                     )
-            exported(7)
+            exported(7, 8040)
             assert ledger.force_flush()
         until(lambda: len(collecting.ledger_events()) >= 7)
-        samples = scraping.samples(tokens)
         clients.close()
-        yield Ran(
-            scraping,
-            collecting.ledger_events(),
-            next(moment for moment, value in samples if value == 4020),
-            next(moment for moment, value in samples if value == 8040),
-        )
+        yield Ran(scraping, collecting.ledger_events(), moments(4020)[-1], moments(8040)[-1])
 
 
 @pytest.mark.server
@@ -141,7 +141,8 @@ def test_tokens_arrive_whole(ran: Ran) -> None:
     """Every counter, by route, with the names and labels that a query uses."""
 
     def by_route(metric: str) -> dict[str, float]:
-        found = ran.prometheus.query(f'sum by (promptcache_route) ({metric}{{service_name="shop"}})')
+        query = f'sum by (promptcache_route) ({metric}{{service_name="shop"}})'
+        found = until(lambda: ran.prometheus.query(query))
         return {labels["promptcache_route"]: value for labels, value in found}
 
     usage = "gen_ai_client_inference_usage_"
@@ -169,7 +170,7 @@ def test_the_hit_rate_of_the_dashboard(ran: Ran) -> None:
 @pytest.mark.server
 def test_the_resource_is_kept_apart_from_the_scrape(ran: Ran) -> None:
     """service.name and service.instance.id are labels; the exporter's own job and instance are gone."""
-    (labels, _), *_ = ran.prometheus.query("promptcache_calls_total")
+    (labels, _), *_ = until(lambda: ran.prometheus.query("promptcache_calls_total"))
     assert (labels["service_name"], labels["service_instance_id"]) == ("shop", "first")
     assert labels["job"] == "otel-collector"
     assert not {"exported_job", "exported_instance"} & set(labels)

@@ -42,12 +42,14 @@ from servers import (
     prometheus,
     prometheus_config,
     until,
+    until_is,
 )
 from servers.application import provider
 from servers.valkey import valkey
 
 from otel_promptcache.cli import _doctor_prometheus
-from otel_promptcache.cli._doctor_report import Level
+from otel_promptcache.cli._doctor_report import Finding, Level
+from otel_promptcache.emulator import linear
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.xdist_group("workers")]
 
@@ -102,7 +104,13 @@ class Site:
         return self.folder / f"{service}.log"
 
     def ledger(self, service: str) -> list[dict[str, Any]]:
-        return [event for event in self.collector.ledger_events() if event["service.name"] == service]
+        """Once there is a row for each call."""
+
+        def rows() -> list[dict[str, Any]]:
+            return [event for event in self.collector.ledger_events() if event["service.name"] == service]
+
+        until(lambda: len(rows()) >= self.calls[service])
+        return rows()
 
     def spans(self, service: str) -> list[Any]:
         return [span for span in self.jaeger.find(service) if "promptcache.status" in span.tags]
@@ -123,7 +131,9 @@ class Site:
         try:
             until(lambda: listens(port), PATIENCE)
             if command[0] == "uvicorn":
-                until(lambda: self.log(service).read_bytes().count(b"startup complete") == 4, PATIENCE)
+                until(lambda: self.log(service).read_bytes().count(b"startup complete") >= 4, PATIENCE)
+            else:
+                until(lambda: self.log(service).read_bytes().count(b"Booting worker") >= 2, PATIENCE)
             with ThreadPoolExecutor(6) as pool:
                 list(pool.map(lambda number: ask(f"http://{HOST}:{port}/q{number}"), range(ASKED)))
         finally:
@@ -202,6 +212,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         scraping = running.enter_context(prometheus(scraped, folder, FROM_ZERO))
         emulated = running.enter_context(provider())
         emulated.limits.enforced = False
+        emulated.latency = linear(0.1)  # so that one process cannot do it all before another has begun
         broker = running.enter_context(valkey())
         found = Site(folder, emulated.url, collecting, tracing, scraping, broker.url)
         began = time.monotonic()
@@ -220,14 +231,14 @@ def service(request: pytest.FixtureRequest) -> str:
 def test_nothing_is_lost(site: Site, service: str) -> None:
     """A span, a row of the ledger and a count for each call, and the money of both is the same."""
     made = site.calls[service]
-    until(lambda: len(site.ledger(service)) >= made)
     until(lambda: sum(site.counted("promptcache_calls_total", service).values()) >= made)
     until(lambda: len(site.spans(service)) >= made)
     ledger, calls = site.ledger(service), site.counted("promptcache_calls_total", service)
     assert (len(ledger), len(site.spans(service)), sum(calls.values())) == (made, made, made)
     assert len({event["promptcache.call.id"] for event in ledger}) == made
     usd = sum(event["promptcache.cost.total"] for event in ledger)
-    assert sum(site.counted("promptcache_cost_USD_total", service).values()) == pytest.approx(usd, rel=1e-6)
+    costs = partial(site.counted, "promptcache_cost_USD_total", service)
+    until_is(lambda: sum(costs().values()), pytest.approx(usd, rel=1e-6))
     print(f"{service}: {made} calls, {len(calls)} processes, USD {usd:.6f}")
 
 
@@ -235,10 +246,9 @@ def test_nothing_is_lost(site: Site, service: str) -> None:
 def test_what_increased_in_prometheus_is_what_the_ledger_says(site: Site, service: str) -> None:
     """Of processes that were scraped but once, too."""
     cost = f'promptcache_cost_USD_total{{service_name="{service}"}}'
-    until(lambda: len(site.ledger(service)) >= site.calls[service])
-    until(lambda: sum(site.counted("promptcache_calls_total", service).values()) >= site.calls[service])
     usd = sum(event["promptcache.cost.total"] for event in site.ledger(service))
-    assert site.prometheus.value(f"sum(increase({cost}[1h] anchored))") == pytest.approx(usd, rel=1e-6)
+    increased = f"sum(increase({cost}[1h] anchored))"
+    until_is(lambda: site.prometheus.value(increased), pytest.approx(usd, rel=1e-6))
 
 
 def test_each_process_counts_under_its_own_name(site: Site, service: str) -> None:
@@ -295,7 +305,11 @@ def test_doctor_names_an_id_that_two_processes_have(site: Site) -> None:
     until(fallen, PATIENCE)
     for twin in twins:
         twin.shutdown()
-    found = _doctor_prometheus.findings(site.prometheus.url, (), 5)
-    (said,) = (finding for finding in found if finding.subject == "service.instance.id")
+
+    def named() -> list[Finding]:
+        found = _doctor_prometheus.findings(site.prometheus.url, (), 60)
+        return [finding for finding in found if finding.subject == "service.instance.id"]
+
+    (said,) = until(named)
     assert said.level is Level.PROBLEM
     assert said.text.startswith("pod-8: ")
