@@ -88,6 +88,12 @@ PRICES_COME_AFTER_THE_END = """
 import sys, threading
 threading.Timer(0.3, sys.prices_may_come.set).start()
 """
+PATIENT = """
+import sys
+if worker := sys.modules.get("otel_promptcache.worker"):
+    worker.FLUSH_SECONDS = 60
+"""
+"""What every script ends with. How long an end waits at most is another matter."""
 
 
 def scripted(name: str) -> Scripted:
@@ -213,7 +219,7 @@ class Application:
         **variables: str,
     ) -> Ended:
         file = self.folder / "app.py"
-        file.write_text(script)
+        file.write_text(script + PATIENT)
         searched = {"PYTHONPATH": os.pathsep.join(map(str, path))} if path else {}
         done = subprocess.run(
             [*by, python, str(file)],

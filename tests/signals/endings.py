@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 import otel_promptcache
-from otel_promptcache.instrumentation import runtime
+from otel_promptcache.instrumentation import endings, runtime
 
 
 class File(SpanExporter):
@@ -36,6 +36,9 @@ class Silent(SpanExporter):
 
 
 def tracing(exporter: SpanExporter | None = None) -> TracerProvider:
+    if exporter is None:  # how long is waited for those who do not answer is another matter
+        endings.SECONDS = 30  # type: ignore[misc]
+        runtime.flush.__defaults__ = (30.0,)
     tracers = TracerProvider(shutdown_on_exit=False)
     tracers.add_span_processor(BatchSpanProcessor(exporter or File(), schedule_delay_millis=3_600_000))
     otel_promptcache.instrument(tracer_provider=tracers, meter_provider=MeterProvider([]))
@@ -152,7 +155,6 @@ def idle_child() -> None:
 def interrupted_pool() -> None:
     """By Ctrl-C, while its processes are let go home: they are gone all the same."""
     tracing()
-    from otel_promptcache.instrumentation import endings
 
     def interrupt(_: Any) -> None:
         raise KeyboardInterrupt
@@ -229,7 +231,7 @@ def asked() -> None:
     """Before an end that nobody can know of."""
     tracers = tracing()
     call(tracers, "call")
-    assert otel_promptcache.flush()
+    assert otel_promptcache.flush(30)
     os._exit(7)
 
 

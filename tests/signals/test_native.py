@@ -71,7 +71,7 @@ def test_anthropic(way: str, case: Any, clients: Clients) -> None:
                 list(clients.anthropic.messages.create(stream=True, **body))
             else:
                 asyncio.run(_once(clients, body))
-            seen.observer.worker.flush()  # what the verdict of the next call is found by
+            assert seen.observer.worker.flush(60)  # what the verdict of the next call is found by
         assert spoken(seen) == [{}, {**BY_US, **expected}]
         assert seen.ledger[1].get("promptcache.reason") == (reason.value if reason else None)
 
@@ -99,7 +99,7 @@ def test_openai(stream: bool, changes: Any, expected: dict[str, Any], clients: C
         for body in (first, {**first, **changes}):
             made = clients.openai.responses.create(**body, stream=stream)
             assert stream is False or len(list(made)) > 3
-            seen.observer.worker.flush()
+            assert seen.observer.worker.flush(60)
         nothing, found = spoken(seen)
         assert nothing == {}
         assert {name: found[name] for name in expected} == expected

@@ -101,7 +101,7 @@ def test_a_file_that_changes(clients: Clients, file: Path, caplog: pytest.LogCap
     file.write_text(HALF)
     with caplog.at_level(logging.WARNING), observed(price_file=str(file)) as seen:
         ask(clients, 1)
-        seen.observer.worker.flush()  # the first call may still wait for prices to be loaded
+        assert seen.observer.worker.flush(60)  # the first call may still wait for prices to be loaded
         for number, content in enumerate((HALF.replace("50", "25"), "[[nonsense", HALF), 2):
             written_later(file, content)
             looked_again(seen)
