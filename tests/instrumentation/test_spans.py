@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 import threading
+import time
 
 import anthropic
 import pytest
@@ -15,6 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider, sampling
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 
 from otel_promptcache import attribute, conversation, prompt, route, strategy
+from otel_promptcache.instrumentation import runtime
 
 HAS_NATIVE = "open_telemetry" in inspect.signature(anthropic.Anthropic).parameters
 AM = {"model": "claude-sonnet-4-6", "max_tokens": 64, "messages": [{"role": "user", "content": "hi"}]}
@@ -439,7 +441,7 @@ def test_the_span_of_a_stream(clients, telemetry, quiet):
     attributes = dict(telemetry.span.attributes)
     first_chunk = attributes.pop("gen_ai.response.time_to_first_chunk")
     assert isinstance(first_chunk, float)
-    assert 0 < first_chunk < 10
+    assert 0 < first_chunk < 60
     assert attributes.pop("gen_ai.response.id").startswith("msg_")
     attributes.pop("server.port")
     assert {name: value for name, value in attributes.items() if not name.startswith("promptcache.")} == {
@@ -536,6 +538,8 @@ def test_a_miss_explains_itself(provider, clients, telemetry, quiet):
 def test_how_sure_and_who_can_act(usage, confidence, who, provider, clients, observe, quiet):
     """Where there is room beside what the call cost."""
     telemetry = observe(prices="false")
+    now = time.time()
+    runtime.running().observer.clock = lambda: now  # another cause is known two seconds after the write
     provider.will_report(COLD, usage)
     for _ in range(2):
         clients.anthropic.messages.create(**with_system("Be helpful. " * 100))

@@ -47,9 +47,9 @@ def text(tokens: int, word: str = "abc") -> str:
     return f"{word} " * tokens
 
 
-def provider() -> Any:
+def provider(**options: Any) -> Any:
     """An emulated provider whose every answer has ``OUTPUT`` tokens."""
-    return emulator(answer=lambda _: Reply(text(OUTPUT, "out")))
+    return emulator(answer=lambda _: Reply(text(OUTPUT, "out")), **options)
 
 
 HAS_NATIVE = "open_telemetry" in inspect.signature(anthropic.Anthropic).parameters
@@ -183,7 +183,11 @@ def observed(
     instance: str = "first",
     **settings: str,
 ) -> Iterator[Observed]:
-    """Both SDKs instrumented, under settings given without their prefix: ``observed(ledger="true")``."""
+    """Both SDKs instrumented, under settings given without their prefix: ``observed(ledger="true")``.
+
+    There is no limit to our own time unless a test sets one: a busy machine would exceed it.
+    """
+    settings.setdefault("budget_ms", "0")
     assert pricing.load()
     assert runtime.running() is None, "instrumented already: by whom, and why is it not over?"
     versioned = {"service.version": service_version} if service_version else {}

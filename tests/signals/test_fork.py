@@ -169,17 +169,20 @@ def while_prices_are_loading() -> Any:
     from otel_promptcache.instrumentation import runtime
     from otel_promptcache.pricing import prices
 
-    look_up = prices._listed
+    look_up, begun, seen = prices._listed, threading.Event(), threading.Event()
 
     def slowly(*asked: Any) -> Any:
+        begun.set()
+        seen.wait(60)
         time.sleep(0.5)
         return look_up(*asked)
 
     prices._listed = slowly  # type: ignore[assignment]
     with provider() as emulated:
         otel_promptcache.instrument(meter_provider=MeterProvider([]))
-        time.sleep(0.05)
+        assert begun.wait(60)
         loading = not pricing.ready()
+        seen.set()
 
         def work() -> Any:
             Clients(emulated.url).anthropic.messages.create(**message(text(2000), text(10)))

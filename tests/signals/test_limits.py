@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import anthropic
 import openai
 import pytest
-from servers.application import MODEL, Clients, Observed, message, observed, text
+from servers.application import MODEL, Clients, Observed, message, observed, provider, text
 from servers.canned import always
 
-from otel_promptcache.emulator import Emulator
+from otel_promptcache.emulator import Clock, Emulator
 from otel_promptcache.telemetry.limits import STALE
 
 GPT = {"model": "gpt-5.6", "messages": [{"role": "user", "content": "hello"}]}
 CLAUDE_LABELS = {"gen_ai.provider.name": "anthropic", "gen_ai.request.model": MODEL}
 GPT_LABELS = {"gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-5.6"}
+
+
+@pytest.fixture(scope="module")
+def emulated() -> Iterator[Emulator]:
+    """In whose time nothing that was spent comes back between a request and its answer's headers."""
+    with provider(clock=Clock.standing(time.time())) as running:
+        yield running
 
 
 @pytest.fixture
