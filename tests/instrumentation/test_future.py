@@ -156,7 +156,7 @@ def outcomes(_provider):
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=300,
             env={**os.environ, "ANTHROPIC_OPEN_TELEMETRY": "false", "OTEL_PROMPTCACHE_PRICES": "off"},
         )
         assert (done.returncode, done.stderr) == (0, "")

@@ -210,7 +210,7 @@ def test_overhead_is_measured(clients, telemetry, quiet):
     ask(clients, 20)
     phases = {labels["promptcache.phase"]: point for labels, point in telemetry.points("promptcache.overhead")}
     assert set(phases) == {"request", "response"}
-    assert all(point.count > 0 and 0 < point.sum < 10 for point in phases.values())
+    assert all(point.count > 0 and 0 < point.sum < 60 for point in phases.values())
 
 
 # --- Errors of ours -----------------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ def test_many_threads(connect, http, observe, caplog):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(300)
     assert len(telemetry.spans) == 200
     assert telemetry.total("promptcache.calls") == 200
     assert telemetry.total("gen_ai.client.inference.usage.input_tokens") == 20_000

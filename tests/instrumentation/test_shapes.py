@@ -416,8 +416,14 @@ async def an_async_helper_cancelled(c):
 
 @shape(UNKNOWN)
 async def an_async_create_cancelled(c):
+    began = asyncio.Event()
+
+    async def answered(_):
+        began.set()
+
+    c.async_anthropic._client.event_hooks["response"].append(answered)
     task = asyncio.create_task(c.async_anthropic.messages.create(**under(AM, "hold")))
-    await asyncio.sleep(0.1)
+    await began.wait()
     task.cancel()
     return type(await raised_in(asyncio.CancelledError, task)).__name__
 
@@ -500,7 +506,8 @@ def an_stream_cut(c):
 
 @shape(replace(MESSAGE_BEGUN, native=ERROR, error="ReadTimeout"))
 def an_stream_stalls(c):
-    stream = c.anthropic.with_options(timeout=0.1).messages.create(stream=True, **under(AM, "hold"))
+    # Longer than headers and first event take on a busy machine, shorter than the provider holds the rest.
+    stream = c.anthropic.with_options(timeout=3).messages.create(stream=True, **under(AM, "hold"))
     return type(raised(Exception, lambda: list(stream))).__name__
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler
 from opentelemetry.trace import SpanKind
-from servers import free_ports, listens, until
+from servers import HOST
 from servers.application import HAS_NATIVE, Clients, Observed, message, observed, text
 
 from otel_promptcache import attribute, conversation, prompt, route, strategy
@@ -71,16 +72,16 @@ def web_application(seen: Observed, clients: Clients) -> FastAPI:
 @contextmanager
 def served(app: FastAPI) -> Iterator[str]:
     """The application behind a real uvicorn."""
-    (port,) = free_ports(1)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None))
-    thread = threading.Thread(target=server.run, daemon=True)
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+    listener = socket.create_server((HOST, 0))
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     try:
-        until(lambda: listens(port))
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://{HOST}:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(60)
+        listener.close()
 
 
 @pytest.fixture
@@ -143,7 +144,11 @@ async def test_what_is_said_wins(clients: Clients, browser: Any) -> None:
 
 def test_behind_a_real_server(clients: Clients) -> None:
     """uvicorn keeps the connection and its threads; every request still has its own route."""
-    with observed(ledger="true") as seen, served(web_application(seen, clients)) as url, httpx2.Client() as client:
+    with (
+        observed(ledger="true") as seen,
+        served(web_application(seen, clients)) as url,
+        httpx2.Client(timeout=60) as client,
+    ):
         for path in ("/sync/a", "/async/a", "/named/a", "/sync/b"):
             client.get(url + path).raise_for_status()
         assert routes(seen) == ["/sync/{name}", "/async/{name}", "/chosen", "/sync/{name}"]
