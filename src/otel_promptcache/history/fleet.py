@@ -89,9 +89,9 @@ class Shared:
         """What was known when it was sent; None when the server did not say."""
 
     def at(self, moment: float) -> float:
-        """A moment of this call by the server's clock: ahead of ours as it was when the request was sent, and never
-        before that, for clocks are set."""
-        return max(moment + self._ahead, self.record.at)
+        """A moment of this call by the server's clock: ahead of ours as it was when the request was sent, and always
+        later than that, for clocks are set. At one moment, what ends is told before what starts."""
+        return max(moment + self._ahead, self.record.at + _THOUSANDTH)
 
 
 class Fleet:
