@@ -29,7 +29,7 @@ class Transforming:
         request = urllib.request.Request(
             f"http://{HOST}:{self.ports[transform]}/v1/traces", seen.otlp, {"Content-Type": "application/x-protobuf"}
         )
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             assert response.status == 200
         sent = {span_id(span) for span in seen.spans}
         until(lambda: sent <= self._out(transform).keys())

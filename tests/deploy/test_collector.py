@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind
-from servers import HOST, Jaeger, Prometheus, built, free_ports, jaeger, prometheus, prometheus_config, until
+from servers import HOST, Jaeger, Prometheus, built, free_ports, jaeger, prometheus, prometheus_config, until, until_is
 from servers.application import Clients, message, observed, provider, text
 from servers.engines import engines
 from servers.estate import (
@@ -119,9 +118,10 @@ def estate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Estate]:
         provider() as emulated,
     ):
         emulated.limits.enforced = False
-        there: dict[str, Any] = {"endpoint": front.grpc, "insecure": True}
+        there: dict[str, Any] = {"endpoint": front.grpc, "insecure": True, "timeout": 60}
         metrics = PeriodicExportingMetricReader(OTLPMetricExporter(**there), export_interval_millis=3_600_000)
-        wires = BatchSpanProcessor(OTLPSpanExporter(**there)), BatchLogRecordProcessor(OTLPLogExporter(**there))
+        spans = BatchSpanProcessor(OTLPSpanExporter(**there), schedule_delay_millis=1000)
+        wires = spans, BatchLogRecordProcessor(OTLPLogExporter(**there))
         clients = Clients(emulated.url)
         sent = {"readers": [metrics], "span_processors": [wires[0]], "log_processors": [wires[1]]}
         with observed(**sent, service="shop", service_version="1", ledger="true") as seen:
@@ -135,7 +135,8 @@ def estate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Estate]:
             early = len(seen.spans)
             assert all(wire.force_flush() for wire in (metrics, *wires))
             until(lambda: len(tables.ask("SELECT 1 FROM promptcache_calls")) == len(seen.ledger))
-            time.sleep(LINK_WAIT + 2)
+            decided = "processor_tail_sampling_global_count_traces_sampled"
+            until(lambda: of_itself(one, decided) + of_itself(two, decided) >= early)
             with route("/chat"), attribute(team="search"):
                 edit(clients, forgotten)
             seen.settle()
@@ -149,7 +150,8 @@ def estate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Estate]:
         yield found
 
 
-LINK_WAIT = 6
+LINK_WAIT = 10
+"""Seconds. What links to each other is sent within one of them, and once more after five if it was refused."""
 
 
 def behind_gateways(tracing: Jaeger, tables: ClickHouse) -> dict[str, str]:
@@ -223,7 +225,7 @@ def test_what_is_sent_twice_is_there_once(estate: Estate) -> None:
 def test_money_in_prometheus_is_money_in_the_ledger(estate: Estate) -> None:
     """Over two gateways: each process's counters are on one of them."""
     total = sum(one.get("promptcache.cost.total", 0) for one in estate.ledger)
-    assert estate.prometheus.value("sum(promptcache_cost_USD_total)") == pytest.approx(total, abs=1e-6)
+    until_is(lambda: estate.prometheus.value("sum(promptcache_cost_USD_total)"), pytest.approx(total, abs=1e-6))
 
 
 def test_misses_errors_and_what_they_link_to_are_kept(estate: Estate) -> None:
@@ -273,7 +275,7 @@ def test_a_gateway_that_started_before_its_tables_fills_them(tmp_path: Path) -> 
         gateway(tmp_path, "gateway", soon, CLICKHOUSE_ENDPOINT=f"http://{HOST}:{port}") as running,
         provider() as emulated,
     ):
-        wire = BatchLogRecordProcessor(OTLPLogExporter(endpoint=running.grpc, insecure=True))
+        wire = BatchLogRecordProcessor(OTLPLogExporter(endpoint=running.grpc, insecure=True, timeout=60))
         clients = Clients(emulated.url)
         with observed(log_processors=[wire], service="early", ledger="true") as seen:
 
@@ -304,7 +306,7 @@ def test_what_a_collector_has_taken_is_on_its_disk(tmp_path: Path) -> None:
     gateways, table = (f"{HOST}:{port}" for port in free_ports(2))
     told = {"OTLP_GRPC_ENDPOINT": gateways, "CLICKHOUSE_ENDPOINT": f"http://{table}"}
     with agent(tmp_path, [gateways]) as front, provider() as emulated:
-        wire = BatchLogRecordProcessor(OTLPLogExporter(endpoint=front.grpc, insecure=True))
+        wire = BatchLogRecordProcessor(OTLPLogExporter(endpoint=front.grpc, insecure=True, timeout=60))
         clients = Clients(emulated.url)
         with observed(log_processors=[wire], service="waiting", ledger="true") as seen:
             clients.anthropic.messages.create(**message(text(2000), text(10)))
@@ -313,7 +315,7 @@ def test_what_a_collector_has_taken_is_on_its_disk(tmp_path: Path) -> None:
         clients.close()
         os.kill(front.pid, signal.SIGKILL)
     with gateway(tmp_path, **told) as running, agent(tmp_path, [gateways]):
-        until(lambda: accepted(running))
+        until(lambda: of_itself(running, "receiver_accepted_log_records"))
         os.kill(running.pid, signal.SIGKILL)
     with clickhouse_server(tmp_path, int(table.rpartition(":")[2])) as tables, gateway(tmp_path, **told):
         asked = "SELECT promptcache_call_id AS id FROM promptcache_calls"
@@ -321,10 +323,10 @@ def test_what_a_collector_has_taken_is_on_its_disk(tmp_path: Path) -> None:
         assert [row["id"] for row in found] == [event["promptcache.call.id"] for event in seen.ledger]
 
 
-def accepted(tier: Tier) -> bool:
-    """Whether it has taken a record of a log, and said so to its sender."""
-    with urllib.request.urlopen(f"http://{tier.telemetry}/metrics", timeout=10) as page:
-        return bool(re.search(r"(?m)^otelcol_receiver_accepted_log_records\S* [1-9]", page.read().decode()))
+def of_itself(tier: Tier, name: str) -> float:
+    """The sum of a counter that it keeps of itself, over all its labels."""
+    with urllib.request.urlopen(f"http://{tier.telemetry}/metrics", timeout=60) as page:
+        return sum(map(float, re.findall(rf"(?m)^otelcol_{name}\b.* (\S+)$", page.read().decode())))
 
 
 # --- Other instrumentations' spans --------------------------------------------------------------------------
@@ -408,8 +410,8 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Named]:
         prometheus(prometheus_config([running.metrics, running.counted]), folder) as scraping,
     ):
         ways: tuple[Callable[[], Any], ...] = (
-            lambda: OTLPSpanExporter(endpoint=running.grpc, insecure=True),
-            lambda: HTTPSpanExporter(endpoint=f"{running.http}/v1/traces"),
+            lambda: OTLPSpanExporter(endpoint=running.grpc, insecure=True, timeout=60),
+            lambda: HTTPSpanExporter(endpoint=f"{running.http}/v1/traces", timeout=60),
         )
         for number, (recording, call) in enumerate(RECORDED):
             for span in SPANS[recording][call]:
@@ -455,11 +457,10 @@ def test_spans_of_named_services_are_counted(named: Named) -> None:
         if recording not in ("with us", "hand-set")
         and (usage := WRONG.get((recording, call), EXPECTED[call.partition("_")[0]]))[1] is not None
     }
-    until(lambda: len(counted("input_tokens")) >= len(expected))
-    assert counted("input_tokens") == {name: usage[0] for name, usage in expected.items()}
-    assert counted("cache_read_input_tokens") == {name: usage[1] for name, usage in expected.items()}
-    found = named.prometheus.query(f'{series.format("input_tokens")}{{service_name="anthropic-messages_sync"}}')
-    ((labels, _),) = found
+    until_is(lambda: counted("input_tokens"), {name: usage[0] for name, usage in expected.items()})
+    until_is(lambda: counted("cache_read_input_tokens"), {name: usage[1] for name, usage in expected.items()})
+    of_one = f'{series.format("input_tokens")}{{service_name="anthropic-messages_sync"}}'
+    ((labels, _),) = until(lambda: named.prometheus.query(of_one))
     assert labels["promptcache_route"] == "(spans)"
     assert (labels["gen_ai_provider_name"], labels["gen_ai_request_model"]) == ("anthropic", "claude-sonnet-4-6")
 
@@ -481,13 +482,18 @@ def test_engines_caches_are_one_set_of_names(tmp_path: Path) -> None:
                 for labels, value in scraping.query(f"promptcache_engine_{name}")
             }
 
-        until(lambda: len(by_engine("input_tokens_total")) == 2 and by_engine("uncached_tokens_total"))
-        assert by_engine("input_tokens_total") == {("vllm", "tiny"): 2000, ("sglang", "tiny"): 8000}
-        assert by_engine("cache_read_input_tokens_total") == {("vllm", "tiny"): 1500, ("sglang", "tiny"): 6000}
-        assert by_engine("uncached_tokens_total") == {("llama_cpp", ""): 6886}
-        assert by_engine("hit_ratio") == {("sglang", "tiny"): 0.75}
-        assert by_engine("usage_ratio") == {("vllm", "tiny"): 0.25, ("sglang", "tiny"): 0.28}
-        names = {labels["__name__"] for labels, _ in scraping.query('{__name__=~"promptcache_engine_.+"}')}
-        assert names == {series(metric) for metric in semconv.ENGINE_METRICS}
+        figures = {
+            "input_tokens_total": {("vllm", "tiny"): 2000, ("sglang", "tiny"): 8000},
+            "cache_read_input_tokens_total": {("vllm", "tiny"): 1500, ("sglang", "tiny"): 6000},
+            "uncached_tokens_total": {("llama_cpp", ""): 6886},
+            "hit_ratio": {("sglang", "tiny"): 0.75},
+            "usage_ratio": {("vllm", "tiny"): 0.25, ("sglang", "tiny"): 0.28},
+        }
+        until_is(lambda: {name: by_engine(name) for name in figures}, figures)
+        of_engines = '{__name__=~"promptcache_engine_.+"}'
+        until_is(
+            lambda: {labels["__name__"] for labels, _ in scraping.query(of_engines)},
+            {series(metric) for metric in semconv.ENGINE_METRICS},
+        )
         names = {labels["__name__"] for labels, _ in scraping.query('{__name__=~".*(vllm|sglang|llamacpp).*"}')}
         assert not names

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from servers import COMPOSE, DEPLOY, Span, built
+from servers import COMPOSE, DEPLOY, Span, built, until_is
 from servers.composed import SERVICES, hosts
 from servers.stack import Stack  # noqa: TC002 - pytest reads it
 
@@ -84,10 +84,9 @@ def test_the_names_in_the_readme_are_the_names_in_prometheus(stack: Stack) -> No
     for _, name in rows:
         stem, _, endings = name.partition("{")
         documented |= {stem + ending for ending in endings.rstrip("}").split(",")} if endings else {name}
-    found = stack.found('group by (__name__) ({__name__=~"promptcache_.+|gen_ai_.+"})')
-    names = {labels["__name__"] for labels, _ in found}
     opted_in = {f"gen_ai_client_token_usage_{ending}" for ending in ("bucket", "count", "sum")}
-    assert names == documented | opted_in
+    there_are = 'group by (__name__) ({__name__=~"promptcache_.+|gen_ai_.+"})'
+    until_is(lambda: {labels["__name__"] for labels, _ in stack.found(there_are)}, documented | opted_in)
 
 
 @pytest.mark.server

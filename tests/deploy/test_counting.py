@@ -20,7 +20,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import SpanKind
-from servers import Prometheus, prometheus, prometheus_config, until
+from servers import Prometheus, prometheus, prometheus_config, until, until_empty, until_is
 from servers.application import Clients, message, observed, provider, text
 from servers.estate import CONFIGURATIONS, Tier, gateway
 
@@ -62,6 +62,12 @@ class Counted:
         found = self.prometheus.query(f'sum by ({", ".join(LABELS)}) ({counter}{{service_name="{service}"}}) > 0')
         return {frozenset(labels.items()): value for labels, value in found}
 
+    def differing(self, counter: str) -> list[tuple[frozenset[tuple[str, str]], float, float]]:
+        """Labels of which processes and the ledger say something else, with what they say; or that there is nothing."""
+        itself, ledger = (self.values(counter, service) for service in ("shop", "jobs"))
+        said = [(one, itself.get(one, 0), ledger.get(one, 0)) for one in itself.keys() | ledger.keys() or {frozenset()}]
+        return [one for one in said if not one[1] or one[2] != pytest.approx(one[1])]
+
     def calls(self, service: str) -> float:
         return sum(self.values("promptcache_calls_total", service).values())
 
@@ -76,7 +82,7 @@ def page_of(address: str) -> Iterator[tuple[str, dict[str, str], float]]:
     """Name, labels and beginning of each counter, as a Prometheus of today asks for them."""
     protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
     request = urllib.request.Request(f"http://{address}/metrics", headers={"Accept": protobuf})
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         page = response.read()
     while page:
         size, rest = varint(page)
@@ -120,7 +126,7 @@ def fields(data: bytes) -> Iterator[tuple[int, list[Any]]]:
 def foreign_span(tier: Tier) -> None:
     """A call of a service that does not run the package."""
     tracers = TracerProvider(resource=Resource({"service.name": "legacy"}))
-    tracers.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(tier.grpc, insecure=True)))
+    tracers.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(tier.grpc, insecure=True, timeout=60)))
     usage = {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 100}
     tracers.get_tracer("app").start_span("chat", kind=SpanKind.CLIENT, attributes=usage).end()
 
@@ -148,7 +154,7 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counted]:
         prometheus(prometheus_config([running.metrics, running.counted]), folder) as scraping,
     ):
         found = Counted(scraping, running)
-        there: dict[str, Any] = {"endpoint": running.grpc, "insecure": True}
+        there: dict[str, Any] = {"endpoint": running.grpc, "insecure": True, "timeout": 60}
         for service in ("jobs", "shop"):
             with provider() as emulated:
                 emulated.limits.enforced = False
@@ -172,19 +178,17 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counted]:
 @pytest.mark.parametrize("counter", COUNTERS)
 def test_the_ledger_makes_the_counters_that_processes_would(counted: Counted, counter: str) -> None:
     """Every label and every value."""
-    itself = counted.values(counter, "shop")
-    assert itself
-    assert counted.values(counter, "jobs") == {labels: pytest.approx(value) for labels, value in itself.items()}
+    until_empty(lambda: counted.differing(counter))
 
 
 def test_money_of_many_processes_is_one_counter(counted: Counted) -> None:
     """Under the gateway's name, so that a thousand processes have the series of one; none of them is there itself."""
     ledger = sum(event.get("promptcache.cost.total", 0) for event in counted.ledger)
     money = 'promptcache_cost_USD_total{service_name="%s"}'
-    assert counted.prometheus.value(f"sum({money % 'jobs'})") == pytest.approx(ledger, rel=1e-6)
+    until_is(lambda: counted.prometheus.value(f"sum({money % 'jobs'})"), pytest.approx(ledger, rel=1e-6))
     names = f"count(count by (service_instance_id) ({money}))"
-    assert counted.prometheus.value(names % "jobs") == 1
-    assert counted.prometheus.value(names % "shop") == PROCESSES
+    until_is(lambda: counted.prometheus.value(names % "jobs"), 1)
+    until_is(lambda: counted.prometheus.value(names % "shop"), PROCESSES)
     ours = counted.prometheus.query('{__name__=~"promptcache_.+", service_instance_id=~"jobs-.*"}')
     assert ours == []
 
@@ -211,23 +215,23 @@ def test_what_is_counted_here_outlives_a_quiet_night(tmp_path: Path) -> None:
     with gateway(tmp_path, "gateway", brief, **services) as running, provider() as emulated:
         foreign_span(running)
         clients = Clients(emulated.url)
-        for service in ("jobs", "shop"):
-            there: dict[str, Any] = {"endpoint": running.grpc, "insecure": True}
+
+        def jobs() -> set[str]:
+            return {labels["job"] for name, labels, _ in counters(running) if name in COUNTERS}
+
+        for service, there_are in (("jobs", {"jobs", "legacy"}), ("shop", {"jobs", "legacy", "shop"})):
+            there: dict[str, Any] = {"endpoint": running.grpc, "insecure": True, "timeout": 60}
             metrics = PeriodicExportingMetricReader(OTLPMetricExporter(**there), 3_600_000)
             logs = BatchLogRecordProcessor(OTLPLogExporter(**there))
             with observed(readers=[metrics], log_processors=[logs], service=service, ledger="true") as seen:
                 clients.anthropic.messages.create(**message(text(2000), text(10)))
                 seen.settle()
-                assert metrics.force_flush()
                 assert logs.force_flush()
+                # Again and again: two seconds after its last word it is not to be seen any more.
+                until(lambda wire=metrics, wanted=there_are: wire.force_flush() and jobs() == wanted)
         clients.close()
-
-        def jobs() -> set[str]:
-            return {labels["job"] for name, labels, _ in counters(running) if name in COUNTERS}
-
-        until(lambda: jobs() == {"jobs", "legacy", "shop"})
         until(lambda: jobs() == {"jobs", "legacy"})
-        assert {labels["job"] for _, labels, _ in page_of(running.metrics)} == set()
+        until_empty(lambda: {labels["job"] for _, labels, _ in page_of(running.metrics)})
         assert "metric_expiration: 720h" in (CONFIGURATIONS / "gateway.yaml").read_text()
 
 
@@ -236,7 +240,7 @@ def test_an_empty_name_is_nobody(tmp_path: Path) -> None:
     nobody = {"LEDGER_METRICS_SERVICES": "", "SPAN_METRICS_SERVICES": ""}
     with gateway(tmp_path, **nobody) as running, provider() as emulated:
         foreign_span(running)
-        there: dict[str, Any] = {"endpoint": running.grpc, "insecure": True}
+        there: dict[str, Any] = {"endpoint": running.grpc, "insecure": True, "timeout": 60}
         metrics = PeriodicExportingMetricReader(OTLPMetricExporter(**there), 3_600_000)
         logs = BatchLogRecordProcessor(OTLPLogExporter(**there))
         clients = Clients(emulated.url)

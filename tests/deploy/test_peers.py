@@ -94,9 +94,9 @@ class Sender:
     def to(cls, port: int, way: Way) -> Sender:
         if way.protocol == "grpc":
             compression = grpc.Compression.Gzip if way.gzip else grpc.Compression.NoCompression
-            there: dict[str, Any] = {"endpoint": f"http://{HOST}:{port}", "insecure": True, "compression": compression}
-            return cls(GrpcSpans(**there), GrpcMetrics(**there), GrpcLogs(**there))
-        how: dict[str, Any] = {"compression": Compression.Gzip if way.gzip else Compression.NoCompression}
+            there: dict[str, Any] = {"endpoint": f"http://{HOST}:{port}", "insecure": True, "timeout": 60}
+            return cls(*(made(**there, compression=compression) for made in (GrpcSpans, GrpcMetrics, GrpcLogs)))
+        how = {"compression": Compression.Gzip if way.gzip else Compression.NoCompression, "timeout": 60}
         urls = {signal: f"http://{HOST}:{port}/v1/{signal}" for signal in SIGNALS}
         made = ((HttpSpans, "traces"), (HttpMetrics, "metrics"), (HttpLogs, "logs"))
         return cls(*(exporter(endpoint=urls[signal], **how) for exporter, signal in made))
@@ -309,7 +309,7 @@ def three(found: Iterable[Any]) -> list[Any]:
 def counted(collecting: Collector, service: str) -> dict[str, float]:
     """The sum of each series of a service on the page that Prometheus scrapes."""
     found: dict[str, float] = {}
-    with urlopen(f"http://{collecting.metrics}/metrics", timeout=10) as page:
+    with urlopen(f"http://{collecting.metrics}/metrics", timeout=60) as page:
         for line in page.read().decode().splitlines():
             series, _, value = line.partition(" # ")[0].rpartition(" ")
             if f'job="{service}"' in series:
