@@ -230,7 +230,7 @@ def test_the_end_of_a_process_is_held_up_by_the_sdk_only(tmp_path: Path) -> None
         pair = [Running(file, emulated.url, there.url, "http", ours=ours) for ours in (True, False)]
         (with_us, said), (without, theirs) = pool.map(Running.ended, pair)
     print(f"{with_us:.2f} s with us, {without:.2f} s without; {len(said)} and {len(theirs)} lines")
-    assert with_us < 2 * without + 2
+    assert with_us < 2 * without + 20  # an end that waits for each call is half a minute longer
     assert not [line for line in said if "promptcache" in line]
     assert theirs
     assert len(said) < CALLS
