@@ -153,7 +153,8 @@ def test_a_deployment_gets_the_package_and_its_launcher_starts_it(tmp_path: Path
     _, *arguments, package = (one.replace(mounted, str(tmp_path)) for one in init["command"])
     assert package.startswith("otel-promptcache[")
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", *arguments]
-    subprocess.run([*pip, "--no-deps", DEPLOY.parent], check=True)  # what it needs is here already
+    here = ("--no-deps", "--no-build-isolation")  # what it needs is here already, and what builds it
+    subprocess.run([*pip, *here, DEPLOY.parent], check=True)
     environment = {one["name"]: one["value"].replace(mounted, str(tmp_path)) for one in app["env"]}
     environment["PYTHONPATH"] += os.pathsep + sysconfig.get_path("purelib")  # its own libraries: no .pth counts there
     bare = venv.EnvBuilder(symlinks=True)
