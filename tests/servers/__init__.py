@@ -97,32 +97,36 @@ def get(url: str, **parameters: str) -> Any:
 
 def until(look: Callable[[], T], seconds: float = PATIENCE) -> T:
     """Looks until there is something to see, for so many seconds at most. Who gives no answer is asked again."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if seen := look():
-                return seen
-        except NO_ANSWER:
-            if time.monotonic() > deadline:
-                raise
-        assert time.monotonic() < deadline, f"nothing to be seen within {seconds:g} s"
-        time.sleep(0.05)
+    seen = _looked(look, bool, seconds)
+    assert seen, f"nothing to be seen within {seconds:g} s"
+    return seen
 
 
 def until_is(look: Callable[[], T], wanted: T, seconds: float = PATIENCE) -> None:
     """Looks until it is so; who waits in vain is shown the difference."""
-    deadline = time.monotonic() + seconds
-    while (seen := look()) != wanted and time.monotonic() < deadline:
-        time.sleep(0.05)
+    seen = _looked(look, lambda seen: seen == wanted, seconds)
     assert seen == wanted
 
 
 def until_empty(left: Callable[[], Collection[object]], seconds: float = PATIENCE) -> None:
     """Looks until nothing is left; who waits in vain is told what was."""
+    if last := _looked(left, lambda last: not last, seconds):
+        pytest.fail(f"left after {seconds:g} s: {last}")
+
+
+def _looked(look: Callable[[], T], enough: Callable[[T], bool], seconds: float) -> T:
+    """What is seen once it is enough, else what is seen last."""
     deadline = time.monotonic() + seconds
-    while last := left():
-        if time.monotonic() > deadline:
-            pytest.fail(f"left after {seconds:g} s: {last}")
+    while True:
+        late = time.monotonic() > deadline
+        try:
+            seen = look()
+        except NO_ANSWER:
+            if late:
+                raise
+        else:
+            if late or enough(seen):
+                return seen
         time.sleep(0.05)
 
 
@@ -211,9 +215,9 @@ class Prometheus:
         return [(moment, float(value)) for moment, value in series["values"]]
 
     def exemplars(self, expression: str) -> list[dict[str, str]]:
-        """The labels of every exemplar of the last minutes."""
+        """The labels of every exemplar of the last hour."""
         now = time.time()
-        span = {"start": f"{now - 600:.3f}", "end": f"{now:.3f}"}
+        span = {"start": f"{now - 3600:.3f}", "end": f"{now:.3f}"}
         data = get(f"{self.url}/api/v1/query_exemplars", query=expression, **span)["data"]
         return [one["labels"] for series in data for one in series["exemplars"]]
 
