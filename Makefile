@@ -6,10 +6,10 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 PIP := .venv/bin/python -m pip install -q --disable-pip-version-check
 
-# What needs real servers and clocks can fail because the machine stood still. Where CI=true, a test that fails is tried
-# once more; if it passes then, why it failed is told at the end.
+# Threads, servers and clocks suffer when a machine stands still. Where CI=true, a test that fails is tried once more, and
+# why it failed is told; but no more than five, for then something else is the matter.
 ifeq ($(CI),true)
-AGAIN := --reruns=1
+AGAIN := --reruns=1 --max-suite-reruns=5 --rerun-show-tracebacks
 endif
 
 .PHONY: help

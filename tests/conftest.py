@@ -76,18 +76,6 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    _tell_second_attempts(terminalreporter)
-    _tell_verified(terminalreporter)
-
-
-def _tell_second_attempts(terminalreporter: pytest.TerminalReporter) -> None:
-    """Why tests failed that were tried once more (``make test`` with ``CI=true``): it may be a fault that is rare."""
-    for report in terminalreporter.stats.get("rerun", ()):
-        terminalreporter.section(f"failed at first: {report.nodeid}", "_")
-        terminalreporter.write_line(report.longreprtext)
-
-
-def _tell_verified(terminalreporter: pytest.TerminalReporter) -> None:
     """How much of what is shipped in deploy/ the real programs have been asked about, and how much was left out."""
     found: dict[str, Counter[str]] = {}
     for outcome in ("passed", "failed", "error", "skipped"):

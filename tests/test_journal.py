@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from logged import ours
 
 from otel_promptcache import fingerprint
 from otel_promptcache.fingerprint import HashKey
@@ -331,11 +331,6 @@ def test_what_is_in_the_file(tmp_path: Path) -> None:
     assert "garden" not in written
     assert "fleet" not in written
     assert [path.name for path in tmp_path.iterdir()] == ["journal.json"]
-
-
-def ours(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """What was logged by us: threads of earlier tests may have something to say, too."""
-    return [record for record in caplog.records if record.name.startswith("otel_promptcache")]
 
 
 @pytest.mark.parametrize(

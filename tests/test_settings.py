@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from logged import ours
 
 from otel_promptcache import settings as module
 from otel_promptcache.settings import CONFIG_FILE, PREFIX, Live, Mode, Settings, Spans, meanings, parse
@@ -169,11 +170,6 @@ class TestFile:
         """The file was meant to win; the default holds."""
         found, problems = parse({PREFIX + "MODE": "off"}, {"mode": "full"})
         assert (found.mode, len(problems)) == (Mode.DIAGNOSE, 1)
-
-
-def ours(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """What was logged by us: threads of earlier tests may have something to say, too."""
-    return [record for record in caplog.records if record.name.startswith("otel_promptcache")]
 
 
 @pytest.fixture

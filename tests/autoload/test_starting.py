@@ -223,7 +223,7 @@ class Application:
         searched = {"PYTHONPATH": os.pathsep.join(map(str, path))} if path else {}
         done = subprocess.run(
             [*by, python, str(file)],
-            env=self.environment | searched | variables,
+            env={"PYTHONWARNINGS": "always::ResourceWarning"} | self.environment | searched | variables,
             cwd=self.folder,
             capture_output=True,
             text=True,
@@ -231,6 +231,7 @@ class Application:
             check=False,
         )
         assert done.returncode == 0, done.stderr
+        assert not re.search(r"otel_promptcache\S*\.py:\d+: ResourceWarning", done.stderr), done.stderr
         return Ended(done.stdout, done.stderr, self.received)
 
 

@@ -193,7 +193,7 @@ class TestCollector:
         """It takes empty requests all the same."""
         with troubled_collector(tmp_path, processors=OUT_OF_MEMORY) as there:
             for protocol, url in there.items():
-                # It looks at its memory by and by, once a signal: for a moment it takes one and refuses another.
+                # It looks at its memory now and then: for a moment it takes one signal and refuses another.
                 until(lambda p=protocol, u=url: (Level.PROBLEM, ALL) in {found[:2] for found in examined(u, p)})
                 assert told(examined(url, protocol, records=False))[0] == "ok"
                 level, text, _ = told(examined(url, protocol))

@@ -227,10 +227,13 @@ def test_the_end_of_a_process_is_held_up_by_the_sdk_only(tmp_path: Path) -> None
     file = tmp_path / "app.py"
     file.write_text(SCRIPT)
     with provider() as emulated, receiver(Manner.HANGS, "http") as there, ThreadPoolExecutor(2) as pool:
-        pair = [Running(file, emulated.url, there.url, "http", ours=ours) for ours in (True, False)]
-        (with_us, said), (without, theirs) = pool.map(Running.ended, pair)
+        for _ in range(3):  # a machine that stands still holds up one of the two
+            pair = [Running(file, emulated.url, there.url, "http", ours=ours) for ours in (True, False)]
+            (with_us, said), (without, theirs) = pool.map(Running.ended, pair)
+            if with_us < 2 * without + 2:
+                break
     print(f"{with_us:.2f} s with us, {without:.2f} s without; {len(said)} and {len(theirs)} lines")
-    assert with_us < 2 * without + 20  # an end that waits for each call is half a minute longer
+    assert with_us < 2 * without + 2
     assert not [line for line in said if "promptcache" in line]
     assert theirs
     assert len(said) < CALLS

@@ -151,7 +151,7 @@ def estate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Estate]:
 
 
 LINK_WAIT = 10
-"""Seconds. What links to each other is sent within one of them, and once more after five if it was refused."""
+"""Seconds. Spans that link to each other are sent within one second, and again after five where they were refused."""
 
 
 def behind_gateways(tracing: Jaeger, tables: ClickHouse) -> dict[str, str]:

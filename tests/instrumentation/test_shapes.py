@@ -408,7 +408,7 @@ async def an_async_helper_cancelled(c):
                 began.set()
 
     task = asyncio.create_task(reads())
-    await began.wait()
+    await asyncio.wait_for(began.wait(), 60)
     await asyncio.sleep(0.02)
     task.cancel()
     return type(await raised_in(asyncio.CancelledError, task)).__name__
@@ -423,7 +423,7 @@ async def an_async_create_cancelled(c):
 
     c.async_anthropic._client.event_hooks["response"].append(answered)
     task = asyncio.create_task(c.async_anthropic.messages.create(**under(AM, "hold")))
-    await began.wait()
+    await asyncio.wait_for(began.wait(), 60)
     task.cancel()
     return type(await raised_in(asyncio.CancelledError, task)).__name__
 
@@ -640,7 +640,7 @@ async def oa_async_chat_stream_cancelled(c):
             began.set()
 
     task = asyncio.create_task(reads())
-    await began.wait()
+    await asyncio.wait_for(began.wait(), 60)
     task.cancel()
     return type(await raised_in(asyncio.CancelledError, task)).__name__
 

@@ -441,7 +441,7 @@ def test_the_span_of_a_stream(clients, telemetry, quiet):
     attributes = dict(telemetry.span.attributes)
     first_chunk = attributes.pop("gen_ai.response.time_to_first_chunk")
     assert isinstance(first_chunk, float)
-    assert 0 < first_chunk < 60
+    assert 0 < first_chunk <= (telemetry.span.end_time - telemetry.span.start_time) / 1e9
     assert attributes.pop("gen_ai.response.id").startswith("msg_")
     attributes.pop("server.port")
     assert {name: value for name, value in attributes.items() if not name.startswith("promptcache.")} == {
@@ -539,7 +539,7 @@ def test_how_sure_and_who_can_act(usage, confidence, who, provider, clients, obs
     """Where there is room beside what the call cost."""
     telemetry = observe(prices="false")
     now = time.time()
-    runtime.running().observer.clock = lambda: now  # another cause is known two seconds after the write
+    runtime.running().observer.clock = lambda: now  # two seconds after the write the verdict would be another one
     provider.will_report(COLD, usage)
     for _ in range(2):
         clients.anthropic.messages.create(**with_system("Be helpful. " * 100))

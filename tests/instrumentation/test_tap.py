@@ -384,7 +384,7 @@ def test_a_stream_may_be_collected_anywhere(connect, streamed, telemetry, quiet)
         collects = threading.Thread(target=collect, daemon=True)
         del box
         collects.start()
-        collects.join(300)
+        collects.join(60)
         if collects.is_alive():
             stuck.append(name)
     assert stuck == []

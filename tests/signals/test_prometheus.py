@@ -78,9 +78,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
         provider() as emulated,
     ):
         metrics = PeriodicExportingMetricReader(
-            OTLPMetricExporter(endpoint=f"{collecting.http}/v1/metrics"), export_interval_millis=3_600_000
+            OTLPMetricExporter(endpoint=f"{collecting.http}/v1/metrics", timeout=60), export_interval_millis=3_600_000
         )
-        ledger = BatchLogRecordProcessor(OTLPLogExporter(endpoint=collecting.grpc, insecure=True))
+        ledger = BatchLogRecordProcessor(OTLPLogExporter(endpoint=collecting.grpc, insecure=True, timeout=60))
         clients = Clients(emulated.url)
         with observed(readers=[metrics], log_processors=[ledger], service="shop", ledger="true") as seen:
 

@@ -50,7 +50,7 @@ def shared_by(told: Observed) -> shared.Sharing:
     """A worker's side of the shared history, which has told everything that it had to tell."""
     sharing = told.observer.sharing
     assert sharing is not None
-    assert sharing._worker.flush(60)
+    assert sharing.flush(60)
     return sharing
 
 
@@ -333,7 +333,7 @@ SCRIPT = textwrap.dedent(
         client = anthropic.Anthropic(base_url=url, api_key="sk-test", max_retries=0)
         for system, turns in jobs:
             client.messages.create(**message(system, *turns))
-        assert told.observer.sharing._worker.flush(60)
+        assert told.observer.sharing.flush(60)
         found = [(span.attributes.get("promptcache.status"), span.attributes.get("promptcache.reason"))
                  for span in told.calls]
         told.exporter.clear()

@@ -21,7 +21,7 @@ HOST: Final = "127.0.0.1"
 _BACKLOG: Final = 2048
 
 _START: Final = 60.0
-"""Seconds in which a server has to start. It takes milliseconds, but on a machine that stands still."""
+"""Seconds in which a server has to start. It takes milliseconds, unless the machine stands still."""
 _PATIENCE: Final = 5.0
 """Seconds in which a server has to stop; answers under way are given a fifth of them to end."""
 
@@ -113,6 +113,8 @@ def _listener(host: str, port: int) -> socket.socket:
 def _await_start(server: uvicorn.Server, thread: threading.Thread) -> None:
     deadline = time.monotonic() + _START
     while not server.started:
-        if not thread.is_alive() or time.monotonic() > deadline:
+        if not thread.is_alive():
+            raise RuntimeError("the emulator ended before it had started")
+        if time.monotonic() > deadline:
             raise RuntimeError(f"the emulator did not start within {_START:g} s")
         time.sleep(0.002)

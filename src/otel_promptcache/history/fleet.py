@@ -89,8 +89,8 @@ class Shared:
         """What was known when it was sent; None when the server did not say."""
 
     def at(self, moment: float) -> float:
-        """A moment of this call by the server's clock: ahead of ours as it was when the request was sent, and always
-        later than that, for clocks are set. At one moment, what ends is told before what starts."""
+        """A moment of this call by the server's clock, as far ahead of ours as when the request was sent. Always after
+        the sending, even where our clock was set back: at the same moment the response would be told first."""
         return max(moment + self._ahead, self.record.at + _THOUSANDTH)
 
 

@@ -24,7 +24,7 @@ from otel_promptcache.history.redis import Member, Server
 from otel_promptcache.history.sharing import kept_for
 from otel_promptcache.model import Prompt, Usage
 from otel_promptcache.semconv import Lookup
-from otel_promptcache.worker import Worker
+from otel_promptcache.worker import FLUSH_SECONDS, Worker
 
 log = logging.getLogger("otel_promptcache")
 
@@ -267,9 +267,9 @@ class Sharing:
     def flush_last(self) -> None:
         self._worker.flush_last()
 
-    def flush(self) -> bool:
-        """Waits until all that was to be told has been told, as long as a worker waits for what is queued."""
-        return self._worker.flush()
+    def flush(self, timeout: float = FLUSH_SECONDS) -> bool:
+        """Waits until all that was to be told has been told, for ``timeout`` seconds at most."""
+        return self._worker.flush(timeout)
 
     def stop(self) -> None:
         """Tells what is left to tell, and lets go of the connection."""
