@@ -12,6 +12,7 @@ import anthropic
 import httpx2
 import openai
 import pytest
+from logged import ours
 
 from otel_promptcache.emulator import Clock, Emulator, PortInUseError, emulator, linear
 from otel_promptcache.emulator.batches import Batch
@@ -400,7 +401,7 @@ class TestUnknownModels:
         assert usage.cache_read_input_tokens == 2000
         (warning,) = provider.warnings
         assert warning.startswith("anthropic: no rule names the model 'claude-novel-9'; assumed are a minimum of 1024")
-        assert [record.message for record in caplog.records if "promptcache" in record.name] == [warning]
+        assert [record.message for record in ours(caplog)] == [warning]
         assert provider.state()["warnings"] == [warning]
 
     @pytest.mark.parametrize("model", ["claude-opus-5", "claude-sonnet-4-6", "claude-3-7-sonnet-latest"])

@@ -12,6 +12,7 @@ import warnings
 
 import anthropic
 import pytest
+from logged import ours
 
 from otel_promptcache import attribute
 from otel_promptcache.instrumentation import runtime
@@ -118,7 +119,7 @@ def test_nothing_leaves(native, connect, observe, caplog):
         clients = connect(telemetry.tracer_provider if native else None, api_key=SECRETS["api_key"])
         with attribute(user=SECRETS["attributed_user"]):
             make_every_call(clients)
-        said = [record.getMessage() for record in caplog.records if record.name.startswith("otel_promptcache")]
+        said = [record.getMessage() for record in ours(caplog)]
         exported = telemetry.everything()
     maps = telemetry.events("promptcache.prompt")
     packed = b"".join(base64.b64decode(event["promptcache.map"]) for event in maps)
